@@ -1,0 +1,1 @@
+"""The bottom layer: what every section's model is made of, and how a problem is said."""

@@ -1,0 +1,78 @@
+"""A problem the user can mend: where, what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend before a run can start.
+
+    `where` is a JSON path (`neural_network.data.slicers[1].sizes`) or a file, `what` says what was given and
+    what is wrong with it, `allowed` what may stand there, `remedy` what to do.
+    """
+
+    where: str
+    what: str
+    allowed: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        if self.allowed:
+            lines.append(f"    allowed: {self.allowed}")
+        if self.remedy:
+            lines.append(f"    {self.remedy}")
+        return "\n".join(lines)
+
+
+class Refused(Exception):
+    """Refused before any work: carries every problem found, not only the first."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[tuple[Problem, ...]]]:
+        return Refused, (self.problems,)
+
+
+class RunFailed(Exception):
+    """The run started and cannot go on: one line that says why, for the user's eyes."""
+
+
+def collect(*checks: Any) -> None:
+    """Call every check (functions without arguments) and raise all their problems as one `Refused`."""
+    problems: list[Problem] = []
+    for check in checks:
+        try:
+            check()
+        except Refused as refused:
+            problems.extend(refused.problems)
+    if problems:
+        raise Refused(problems)
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """`value` as the user wrote it in JSON, cut to `limit` characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= limit else text[: limit - 4] + " ..."
+
+
+def nearest(given: object, names: Sequence[str]) -> str:
+    """`did you mean "Adam"?` where a name is near enough to what was given, else nothing."""
+    folded = {name.casefold(): name for name in names}
+    matches = difflib.get_close_matches(str(given).casefold(), list(folded), n=1, cutoff=0.6)
+    return f'did you mean "{folded[matches[0]]}"?' if matches else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,117 @@
+"""The base of every section's model, and the way from pydantic's errors to problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from rml_core.config.names import wrong
+from rml_core.config.problem import Problem, Refused, listed, nearest, shown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+# JSON has lists only: a field that holds a tuple takes them (its members stay strict).
+FromList = Field(strict=False)
+Floats = Annotated[tuple[float, ...], FromList]
+Ints = Annotated[tuple[int, ...], FromList]
+
+
+class Section(BaseModel):
+    """Strict, closed and frozen; a field's docstring is its documentation and its description in the schema."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=False,
+        allow_inf_nan=False,
+        populate_by_name=True,
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """pydantic says that a key is extra, but not which keys there are: only here the model is known."""
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                cls.__name__, [cls._with_keys(e) for e in error.errors()]
+            ) from None
+
+    @classmethod
+    def _with_keys(cls, error: Any) -> InitErrorDetails:
+        kind: str | PydanticCustomError = error["type"]
+        context = error.get("ctx", {})
+        if kind == "extra_forbidden" and len(error["loc"]) == 1:
+            keys = keys_of(cls)
+            kind = wrong("unknown key", listed(keys), nearest(error["loc"][0], keys))
+        elif kind == "rml":
+            kind = wrong(**context)
+        return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=context)
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys that the JSON may have for `model`, aliases after the names."""
+    names, aliases = [], []
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        if isinstance(alias, AliasChoices):
+            first, *others = [str(choice) for choice in alias.choices]
+            names.append(first)
+            aliases.extend(others)
+        else:
+            names.append(alias if isinstance(alias, str) else name)
+    return names + aliases
+
+
+def parse(model: type[Model], value: object, where: str) -> Model:
+    """`value` as a `model`; every problem, with its path below `where`, as one `Refused`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Refused(problems_of(error, where)) from None
+
+
+def problems_of(error: ValidationError, where: str) -> list[Problem]:
+    return [_problem(entry, where) for entry in error.errors()]
+
+
+def _problem(entry: Any, where: str) -> Problem:
+    context: Mapping[str, Any] = entry.get("ctx", {})
+    path = json_path(where, [part for part in entry["loc"] if not _is_tag(part)])
+    if entry["type"] == "rml":
+        if context.get("key"):
+            path = json_path(path, [context["key"]])
+        what, allowed = context["what"], context.get("allowed", "")
+        return Problem(path, what, allowed, context.get("remedy", ""))
+    if entry["type"] == "missing":
+        return Problem(path, "is missing")
+    message: str = entry["msg"]
+    allowed = message.removeprefix("Input should be ")
+    if entry["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        allowed = "an object"
+    return Problem(path, f"{shown(entry['input'])} does not fit", allowed)
+
+
+def _is_tag(part: object) -> bool:
+    """Members of a union add their tag, `<Adam>`, to pydantic's path; the user's file has no such key."""
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
+
+
+def json_path(where: str, parts: Sequence[str | int]) -> str:
+    for part in parts:
+        where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
+    return where
