@@ -1,0 +1,53 @@
+# Everything is installed into .venv; nothing outside of this folder is touched.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The first of these that really starts (a version manager's shim may stand in for one that is not there).
+PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 python; do \
+	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench
+
+help: ## say what each target does
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1: \2/p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/dev.stamp ## install rml and what its development needs into .venv
+
+demo: $(VENV)/runtime.stamp ## train a network on images of handwritten digits (below demo/)
+	$(BIN)/rml run data_samples/digits.json
+
+test: $(VENV)/dev.stamp ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev.stamp ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/dev.stamp ## check style, formatting, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/dev.stamp ## measure rml side by side with plain torch
+	$(BIN)/python benchmarks
+
+# pip is the last thing that `python -m venv` makes: an environment that stopped halfway is made again.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "rml needs Python 3.11 or newer, and none was found." \
+		"Name yours: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make virtual environments." \
+		"On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/runtime.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing rml into $(VENV) (a minute or two, once)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing rml and its development tools into $(VENV) (a few minutes, once)"
+	@$(PIP) -e ".[dev]"
+	@touch $(VENV)/runtime.stamp $@
