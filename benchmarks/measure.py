@@ -1,0 +1,113 @@
+"""How two programs are compared: the same work, taking turns, the best of several rounds of each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: seconds of ours and of the baseline's best round.
+
+    With a baseline, `bound` limits ours / baseline; without one it limits ours, in seconds.
+    """
+
+    name: str
+    ours: float
+    baseline: float | None
+    bound: float
+
+    @property
+    def ratio(self) -> float | None:
+        return None if self.baseline is None else self.ours / self.baseline
+
+    @property
+    def kept(self) -> bool:
+        return (self.ours if self.ratio is None else self.ratio) <= self.bound
+
+
+def interleaved(
+    product: Callable[[], float], baseline: Callable[[], float] | None, rounds: int
+) -> tuple[float, float | None]:
+    """The shortest of `rounds` times of each; both return seconds.
+
+    They take turns, so that what else the machine does meets both; every other round the baseline goes first.
+    """
+    ours: list[float] = []
+    theirs: list[float] = []
+    for turn in range(rounds):
+        pair = [(product, ours), (baseline, theirs)]
+        for measured, times in pair if turn % 2 else reversed(pair):
+            if measured is not None:
+                times.append(measured())
+    return min(ours), min(theirs) if baseline else None
+
+
+def compare(
+    name: str, product: Callable[[], float], baseline: Callable[[], float] | None, bound: float, rounds: int
+) -> Row:
+    ours, theirs = interleaved(product, baseline, rounds)
+    return Row(name, ours, theirs, bound)
+
+
+def after_first_epoch(log: Path) -> float:
+    """Seconds from the last batch of the first epoch to the last batch of the last one, by a training log.
+
+    Each line is `epoch batch time_s loss grad_norm`. Reading data, building the network and the first epoch, in
+    which everything warms up, stay out.
+    """
+    lines = [line.split() for line in log.read_text().splitlines()]
+    ends = {int(epoch): float(seconds) for epoch, _, seconds, *_ in lines}
+    if len(ends) < 2:
+        raise ValueError(f"{log} has {len(ends)} epochs: at least 2 are needed")
+    return ends[max(ends)] - ends[min(ends)]
+
+
+def table(rows: Sequence[Row]) -> str:
+    heading = ["name", "ours", "baseline", "ratio", "bound", ""]
+    cells = [heading, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(heading))]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in cells
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    verdict = "kept" if row.kept else "MISSED"
+    if row.baseline is None or row.ratio is None:
+        return [row.name, _seconds(row.ours), "", "", _seconds(row.bound), verdict]
+    return [
+        row.name,
+        _seconds(row.ours),
+        _seconds(row.baseline),
+        f"{row.ratio:.3f}",
+        f"{row.bound:.2f}",
+        verdict,
+    ]
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"
+
+
+def main(*benchmarks: Callable[[int, bool], list[Row]]) -> None:
+    """The command line of one benchmark, or of all of them: prints the table, exits 1 where a bound is missed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side is measured; the best counts")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does everything still run?")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    for benchmark in benchmarks:
+        rows += benchmark(1 if options.quick else options.rounds, options.quick)
+        if len(benchmarks) > 1:
+            print(f"measured: {', '.join(row.name for row in rows)}", file=sys.stderr)
+    print(table(rows))
+    if not options.quick:
+        sys.exit(not all(row.kept for row in rows))
