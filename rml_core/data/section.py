@@ -1,0 +1,205 @@
+"""The data section of the run file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+
+from rml_core.config.names import Keyed, OneOf, wrong
+from rml_core.config.problem import listed
+from rml_core.config.section import FromList, Section, keys_of
+from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
+from rml_core.transforms import LATER as LATER_TRANSFORMS
+from rml_core.transforms import TRANSFORMS, TransformSection
+from rml_core.transforms.chain import Chain
+
+Role = Literal["training", "test"]
+
+Type = Annotated[str, OneOf("data type", *DATA_TYPES, later=LATER)]
+Transforms = Annotated[
+    tuple[Annotated[TransformSection, Keyed("transform", TRANSFORMS, LATER_TRANSFORMS)], ...], FromList
+]
+BatchSize = Annotated[int, Field(ge=1)]
+
+
+def _local(path: str) -> str:
+    if "://" in path:
+        raise wrong(f'"{path}": reading from a URL is not available yet', "a path of this machine's files")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_local)]
+Tag = Annotated[str, Field(min_length=1, pattern="^[^/]+$")]
+
+
+def _publish_aliases(schema: dict[str, Any]) -> None:
+    schema["properties"]["testing_tag"] = {**schema["properties"]["test_tag"], "title": "Testing Tag"}
+
+
+class Data(Section):
+    model_config = ConfigDict(json_schema_extra=_publish_aliases)
+
+    input_type: Type | None = None
+    """What the inputs are."""
+    target_type: Type | None = None
+    """What the targets are. None: there are none."""
+    type: Type | None = None
+    """What inputs and targets both are."""
+    input_path: PathText | None = None
+    """Training inputs: a folder, searched recursively, or a file. None: no training."""
+    target_path: PathText | None = None
+    """Training targets."""
+    test_input_path: PathText | None = None
+    """Test inputs. None: no evaluation."""
+    test_target_path: PathText | None = None
+    """Test targets. None: inference only."""
+    test_output_path: PathText | None = None
+    """The folder for inference results, `output_<epoch>.h5`. None: they are not saved."""
+    batch_size: BatchSize = 64
+    """Training samples a batch, over all processes."""
+    test_batch_size: BatchSize = 64
+    """Test samples a batch, over all processes."""
+    preload: bool = False
+    """Read and decode everything once, before training."""
+    grayscale: bool = False
+    """Read inputs and targets as one channel."""
+    input_grayscale: bool = False
+    """Read inputs as one channel."""
+    target_grayscale: bool = False
+    """Read targets as one channel."""
+    target_is_mask: bool = False
+    """Targets are classes, not values: nearest-neighbour everywhere, never scaled."""
+    transforms: Transforms = ()
+    """What is done to inputs and targets alike, with the same random draw, in this order."""
+    input_transforms: Transforms = ()
+    """What is done to inputs, after `transforms`."""
+    target_transforms: Transforms = ()
+    """What is done to targets, after `transforms`."""
+    training_tag: Tag | None = None
+    """Labels: the class is the folder right below this component of a training file's path."""
+    test_tag: Tag | None = Field(None, validation_alias=AliasChoices("test_tag", "testing_tag"))
+    """Labels: the class is the folder right below this component of a test file's path."""
+    shuffle: bool = True
+    """A new training order every epoch, from the seed."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_together(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What the keys say together, reported along with what each says wrong by itself."""
+        errors: list[InitErrorDetails] = []
+        model = None
+        try:
+            model = handler(value)
+        except ValidationError as error:
+            errors += [cls._with_keys(entry) for entry in error.errors()]
+        if isinstance(value, Mapping):
+            for key, problem in _contradictions(value):
+                errors.append(InitErrorDetails(type=problem, loc=(key,), input=value.get(key)))
+        if errors:
+            raise ValidationError.from_exception_data(cls.__name__, errors)
+        assert model is not None
+        return model
+
+    @classmethod
+    def _with_keys(cls, error: Any) -> InitErrorDetails:
+        if error["type"] == "extra_forbidden" and error["loc"][0] in LATER_KEYS and len(error["loc"]) == 1:
+            problem = wrong("is not available yet", listed(keys_of(cls)))
+            return InitErrorDetails(type=problem, loc=error["loc"], input=error["input"])
+        return super()._with_keys(error)
+
+    @property
+    def inputs(self) -> DataType:
+        return DATA_TYPES[self.input_type or self.type or ""]
+
+    @property
+    def targets(self) -> DataType | None:
+        name = self.target_type or self.type
+        return DATA_TYPES[name] if name else None
+
+    @property
+    def input_gray(self) -> bool:
+        return self.grayscale or self.input_grayscale
+
+    @property
+    def target_gray(self) -> bool:
+        return self.grayscale or self.target_grayscale
+
+    @property
+    def input_chain(self) -> Chain:
+        return Chain.of(self.transforms, self.input_transforms, "input_transforms", mask=False)
+
+    @property
+    def target_chain(self) -> Chain:
+        """For targets that are files of their own."""
+        return Chain.of(self.transforms, self.target_transforms, "target_transforms", mask=self.target_is_mask)
+
+    def path_keys(self, role: Role) -> tuple[str, str]:
+        return ("input_path", "target_path") if role == "training" else ("test_input_path", "test_target_path")
+
+    def batch_size_of(self, role: Role) -> int:
+        return self.batch_size if role == "training" else self.test_batch_size
+
+    def tag_of(self, role: Role) -> str | None:
+        return self.training_tag if role == "training" else self.test_tag
+
+
+def _contradictions(given: Mapping[str, Any]) -> Iterator[tuple[str, PydanticCustomError]]:
+    """(key, problem) for what the keys of a section say together; wrong names and types are not its business."""
+
+    def names(key: str) -> bool:
+        return given.get(key) is not None
+
+    def type_of(key: str) -> DataType | None:
+        name = given.get(key)
+        return DATA_TYPES.get(name.casefold()) if isinstance(name, str) else None
+
+    as_inputs = listed(name for name, kind in DATA_TYPES.items() if kind.as_input)
+    if names("type"):
+        for key in ("input_type", "target_type"):
+            if names(key):
+                yield key, wrong('stands beside "type", which means both', "", f'leave out "{key}" or "type"')
+    elif not names("input_type"):
+        yield "input_type", wrong("is missing", as_inputs, 'or give "type" where inputs and targets are of one type')
+    inputs = type_of("input_type") or type_of("type")
+    for key in ("input_type", "type"):
+        kind = type_of(key)
+        if kind and not kind.as_input:
+            yield key, wrong(f'"{given[key]}" can be targets only', as_inputs)
+    if not names("input_path") and not names("test_input_path"):
+        yield (
+            "input_path",
+            wrong("is missing", "", "give input_path to train, test_input_path to evaluate or infer, or both"),
+        )
+    for key in ("test_target_path", "test_output_path"):
+        if names(key) and not names("test_input_path"):
+            yield key, wrong("there is no test_input_path that it could belong to", "", f"give one, or leave out {key}")
+    if names("target_path") and not names("input_path"):
+        yield "target_path", wrong("there is no input_path that it could belong to", "", "give one, or leave it out")
+    if inputs and not inputs.images:
+        for key in ("grayscale", "input_grayscale"):
+            if given.get(key) is True:
+                yield key, wrong("is for images only", "", f"leave out {key}")
+    yield from _target_contradictions(given, names("target_type") or names("type"), type_of)
+
+
+def _target_contradictions(given: Mapping[str, Any], any_type: bool, type_of: Any) -> Iterator[tuple[str, Any]]:
+    targets: DataType | None = type_of("target_type") or type_of("type")
+    if any_type and targets is None:
+        return
+    about_files = ("target_path", "test_target_path", "target_transforms", "target_is_mask", "target_grayscale")
+    about_labels = ("training_tag", "test_tag", "testing_tag")
+    for key in (*about_files, *about_labels):
+        if not given.get(key):
+            continue
+        if targets is None:
+            yield key, wrong("there is no target_type", listed(DATA_TYPES), f"give one, or leave out {key}")
+        elif key in about_files and not targets.of_files:
+            yield (
+                key,
+                wrong("does not go with labels, which are the names of the inputs' folders", "", f"leave out {key}"),
+            )
+        elif key in about_labels and targets.of_files:
+            yield key, wrong("is for labels only", "", f"leave out {key}")

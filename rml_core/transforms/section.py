@@ -1,0 +1,58 @@
+"""What every transform is: a section of one key, a shape rule, a draw and a pure function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rml_core.config.section import Section
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# (H, W, C); H and W are None where they differ between samples or are not known yet.
+Shape = tuple[int | None, int | None, int]
+
+# What a transform writes into a mask where it has no pixel to show; no raw value of a mask is this one.
+FILLED = -(2**15)
+
+
+class DoesNotFit(ValueError):
+    """A transform cannot take samples of this shape: where its place is in the section, and a remedy."""
+
+    def __init__(self, what: str, remedy: str = ""):
+        super().__init__(what)
+        self.remedy, self.path = remedy, ""
+
+
+class TransformSection(Section):
+    """One transform of a list. Arrays are (H, W, C); masks are (H, W, 1) of integers.
+
+    `random`: draws anew for each sample and epoch, in training only. `elementwise`: moves no pixel. `on_masks`:
+    acts on masks too. `on_floats`: takes 8 and 16 bit images as floats in [0, 1].
+    """
+
+    random: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+    on_masks: ClassVar[bool] = True
+    on_floats: ClassVar[bool] = False
+
+    def shape(self, shape: Shape) -> Shape:
+        """The shape of what comes out for samples of `shape`. Raises `DoesNotFit`."""
+        return shape
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+        """The random numbers for one sample of `shape`; what `apply` gets. None where there are none."""
+        return None
+
+    def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
+        """`array` (H, W, C) transformed; a pure function of its arguments."""
+        raise NotImplementedError
+
+
+def known(shape: Shape) -> bool:
+    return shape[0] is not None and shape[1] is not None
+
+
+def size_of(shape: Shape) -> str:
+    """`640 x 480 (width x height)`, as the run file's sizes are ordered."""
+    return f"{shape[1]} x {shape[0]} (width x height)"
