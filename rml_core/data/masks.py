@@ -1,0 +1,72 @@
+"""Which class each raw value of a mask stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from rml_core.config.problem import RunFailed, listed
+from rml_core.config.target import IGNORED
+from rml_core.transforms.section import FILLED
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Raw values in the order of their classes; None: each value is its class.
+Mapped = tuple[int, ...] | None
+
+
+def mapping(values: Mapping[int, str] | Iterable[int], classes: int, ignore_index: int | None = None) -> Mapped:
+    """Which values stand for the classes 0 .. classes-1, from the distinct raw values of the training masks.
+
+    Values that all lie in 0 .. classes-1, but for `ignore_index`, stay (None); others are mapped in sorted order.
+    `values` may say for each value a file that has it. Raises `RunFailed` where there are more values than classes.
+    """
+    distinct = sorted(set(values) - {ignore_index})
+    if all(0 <= value < classes for value in distinct):
+        return None
+    if len(distinct) > classes:
+        raise RunFailed(
+            f"the masks have {len(distinct)} distinct values ({_some(distinct)}), the network has {classes} classes"
+            + _first_file(values, distinct[classes])
+        )
+    return tuple(distinct)
+
+
+def check_known(values: Mapping[int, str], mapped: Mapped, classes: int, ignore_index: int | None = None) -> None:
+    """Raises `RunFailed` where a value of the test masks (value -> a file that has it) stands for no class."""
+    known = range(classes) if mapped is None else mapped
+    unseen = sorted(set(values) - set(known) - {ignore_index})
+    if unseen:
+        raise RunFailed(
+            f"{values[unseen[0]]}: value {unseen[0]} stands for no class: "
+            + (f"training masks have {_some(known)}" if mapped is not None else f"classes are 0 to {classes - 1}")
+            + (f"; nor do {_some(unseen[1:])}" if unseen[1:] else "")
+        )
+
+
+def to_classes(raw: np.ndarray, mapped: Mapped, ignore_index: int | None = None) -> np.ndarray:
+    """Raw values (..., any integers) as class indices, int64; `ignore_index` and filled pixels become `IGNORED`."""
+    import numpy as np
+
+    if mapped is None:
+        classes = raw.astype(np.int64)
+    else:
+        order = np.asarray(mapped, np.int64)
+        classes = np.searchsorted(order, raw).astype(np.int64, copy=False)
+        matched = order[np.minimum(classes, len(order) - 1)] == raw
+        classes = np.where(matched, classes, IGNORED)
+    if ignore_index is not None:
+        classes[raw == ignore_index] = IGNORED
+    if raw.dtype.kind == "i":
+        classes[raw == FILLED] = IGNORED
+    return classes
+
+
+def _first_file(values: Mapping[int, str] | Iterable[int], value: int) -> str:
+    return f"; {value} is in {values[value]}" if isinstance(values, Mapping) else ""
+
+
+def _some(values: Iterable[int], limit: int = 10) -> str:
+    texts = [str(value) for value in values]
+    return listed(texts[:limit]) + (", ..." if len(texts) > limit else "")

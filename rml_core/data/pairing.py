@@ -1,0 +1,110 @@
+"""Which files there are, in what order, and which belong together."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from natsort import natsort_keygen, ns
+
+from rml_core.config.problem import Problem, Refused, listed
+
+# So many names a message lists before it only counts.
+SHOWN = 5
+
+_natural = natsort_keygen(alg=ns.INT)
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Relative paths, folder by folder, numbers by their value: img2 before img10."""
+    return sorted(sorted(names), key=lambda name: [_natural(part) for part in name.split("/")])
+
+
+def find_files(path: Path, where: str, counts: Callable[[str], bool], kind: str) -> tuple[Path, list[str]]:
+    """(folder, names below it with `/`, in natural order) of the files at `path`, which is a folder or one file.
+
+    Folders are searched recursively, through links, and what is hidden is passed over; `counts` says by its name
+    whether a file is one of `kind`. Raises `Refused`.
+    """
+    path = Path(os.path.normpath(path.absolute()))
+    if path.is_file():
+        return path.parent, [path.name]
+    if not path.is_dir():
+        parent = next((folder for folder in path.parents if folder.is_dir()), path)
+        inside = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith(".")) if parent else []
+        remedy = f"{parent} has {_some(inside)}" if inside else f"{parent} is empty"
+        raise Refused([Problem(where, f"{path} does not exist", "a file or a folder", remedy)])
+    names, others = [], Counter[str]()
+    for name in _walk(path):
+        if counts(name):
+            names.append(name)
+        else:
+            others[Path(name).suffix.lower() or "without a suffix"] += 1
+    if not names:
+        there = listed(f"{count} {suffix}" for suffix, count in others.most_common(SHOWN))
+        what = f"{path} has no {kind}" + (f", only other files: {there}" if others else ": it is empty")
+        raise Refused([Problem(where, what, "", f"name the folder that has the {kind}, or put them there")])
+    return path, natural_order(names)
+
+
+def _walk(root: Path) -> Iterable[str]:
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = os.path.relpath(folder, root).replace(os.sep, "/")
+        for name in files:
+            if not name.startswith("."):
+                yield name if below == "." else f"{below}/{name}"
+
+
+def pair(inputs: Sequence[str], targets: Sequence[str], where: str, folders: tuple[Path, Path]) -> list[int]:
+    """For each input the position of its target: the one of the same relative path without suffix, else, where the
+    counts agree, the one at the same place in natural order. Raises `Refused` listing what has no partner."""
+    stems = [_stem(name) for name in targets]
+    positions = {stem: i for i, stem in enumerate(stems)}
+    wanted = [_stem(name) for name in inputs]
+    one_to_one = len(positions) == len(targets) and len(set(wanted)) == len(wanted)
+    if one_to_one and set(wanted) == set(stems):
+        return [positions[stem] for stem in wanted]
+    if len(inputs) == len(targets):
+        return list(range(len(targets)))
+    alone = [name for name, stem in zip(inputs, wanted, strict=True) if stem not in positions]
+    spare = [name for name, stem in zip(targets, stems, strict=True) if stem not in set(wanted)]
+    parts = [f"{len(inputs)} inputs in {folders[0]} and {len(targets)} targets in {folders[1]} do not pair"]
+    if alone:
+        parts.append(f"inputs without a target: {_some(alone)}")
+    if spare:
+        parts.append(f"targets without an input: {_some(spare)}")
+    if not one_to_one:
+        twice = [stem for stem, count in Counter(wanted).items() if count > 1]
+        twice += [stem for stem, count in Counter(stems).items() if count > 1]
+        parts.append(f"names that differ in their suffix only: {_some(twice)}")
+    remedy = "give both the same name (suffixes may differ), or as many of one as of the other"
+    raise Refused([Problem(where, "; ".join(parts), "", remedy)])
+
+
+def _stem(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + Path(file).stem
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return listed(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def class_folder(folder: Path, name: str, tag: str | None) -> str | None:
+    """The folder that names the class of the file `name` below `folder`: its parent, or the one right below the last
+    component `tag` of its path; None where there is none."""
+    parts = (folder / name).parts[:-1]
+    if tag is None:
+        return parts[-1]
+    places = [i for i, part in enumerate(parts[:-1]) if part == tag]
+    return parts[places[-1] + 1] if places else None
