@@ -1,0 +1,1 @@
+"""How the flow gets onto machines: deployments, work pools and schedules. No logic."""
