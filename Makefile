@@ -2,7 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# -qq: errors only.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # The first of these that really starts (a version manager's shim may stand in for one that is not there).
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
