@@ -1,0 +1,297 @@
+"""The commands `rml` and `rmldnn`. Each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="rml",
+    help="Train and run deep networks from one JSON file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The run file.", show_default=False)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"rml {installed('rml')}")
+        raise typer.Exit
+
+
+@app.command("run")
+def run_command(
+    file: FileArgument,
+    app_name: Annotated[str | None, typer.Option("--app", metavar="A", help="dnn.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in data.batch_size=32.")
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="auto", help="Go on from the newest checkpoint of the latest run.")
+    ] = None,
+    ranks: Annotated[int | None, typer.Option(metavar="N", help="Training processes.")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Dask cluster to use.")] = None,
+    untracked: Annotated[bool, typer.Option("--untracked", help="Run without Prefect.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run a run file as a Prefect flow, here."""
+    _run(
+        file,
+        app_name,
+        settings or [],
+        resume=resume,
+        ranks=ranks,
+        scheduler=scheduler,
+        tracked=not untracked,
+        base=None,
+    )
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Run files.", show_default=False)],
+    skip_data: Annotated[bool, typer.Option("--skip-data", help="Leave the data files alone.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say every problem of every file."""
+    from rml_core.check import check
+
+    from rml_core.config.problem import Refused
+    from rml_core.run import read
+
+    wrong = 0
+    for file in files:
+        try:
+            checked = check(read(file), skip_data=skip_data)
+        except Refused as refused:
+            wrong += 1
+            _say_problems(str(file), refused)
+            continue
+        for warning in checked.warnings:
+            print(f"{file}: {warning}", file=sys.stderr)
+        print(f"{file}: ok")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@app.command()
+def plan(
+    file: FileArgument,
+    app_name: Annotated[str | None, typer.Option("--app", metavar="A")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a run would do, without doing it."""
+    from rml_core.check import check
+
+    from flows.plan import plan as plan_of
+    from rml_core.run import read
+
+    planned = _or_problems(file, lambda: plan_of(check(read(file), app_name)))
+    if as_json:
+        print(json.dumps(planned.as_json(), indent=2))
+    else:
+        print(planned.as_text())
+
+
+@app.command()
+def network(
+    file: FileArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    dot: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the graph as Graphviz.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Show the network of a run file, or of a Keras JSON file: layers, shapes, parameters."""
+    from flows.network import described
+
+    found = _or_problems(file, lambda: described(file))
+    if dot is not None:
+        from rml_core.layers.dot import to_dot
+
+        dot.write_text(to_dot(found))
+    if as_json:
+        shape = list(found.output_shape_keras)
+        counts = {"parameters": found.parameters, "trainable": found.trainable, "layers": found.layers}
+        print(json.dumps({**counts, "output_shape": shape}))
+    else:
+        from flows.network import table
+
+        print(table(found))
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """Print the run file's JSON schema, for editors."""
+    from rml_core.run import schema as published
+
+    print(json.dumps(published(), indent=2))
+
+
+def main() -> NoReturn:
+    """The command `rml`."""
+    _exit_of(lambda: app(standalone_mode=False), debug="--debug" in sys.argv)
+
+
+def rmldnn() -> NoReturn:
+    """The command of rmldnn's users: `rmldnn --config=FILE [--app=A]`."""
+    _exit_of(lambda: _rmldnn(sys.argv[1:]), debug="--debug" in sys.argv)
+
+
+def _rmldnn(arguments: list[str]) -> None:
+    import argparse
+
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--config=", "--app="):
+            joined[-1] += argument
+        else:
+            joined.append(argument)
+    parser = argparse.ArgumentParser("rmldnn", description="Run an rmldnn configuration file.")
+    parser.add_argument("--config", required=True, metavar="FILE", help="the run file")
+    parser.add_argument("--app", metavar="A", help="dnn")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    given = parser.parse_args(joined)
+    from flows.tracking import is_configured
+
+    _run(
+        Path(given.config),
+        given.app,
+        [],
+        resume=None,
+        ranks=_launched_ranks(),
+        scheduler=None,
+        tracked=is_configured(),
+        base=Path.cwd(),
+    )
+
+
+def _launched_ranks() -> int | None:
+    """How many processes mpirun or srun has started."""
+    for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        if os.environ.get(variable, "").isdecimal():
+            return int(os.environ[variable])
+    return None
+
+
+def _run(
+    file: Path,
+    app_name: str | None,
+    settings: list[str],
+    *,
+    resume: str | None,
+    ranks: int | None,
+    scheduler: str | None,
+    tracked: bool,
+    base: Path | None,
+) -> None:
+    from rml_core.config.problem import Problem, Refused
+    from rml_core.run import read, read_json, with_settings
+
+    signal.signal(signal.SIGTERM, _terminate)
+
+    def checked_run() -> Any:
+        from rml_core.check import check
+
+        from tasks.ranks import refuse_several, threads
+
+        refuse_several(ranks)
+        threads()
+        if resume not in (None, "auto"):
+            raise Refused([Problem("--resume", f'"{resume}" does not fit', "auto")])
+        source: Path | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
+        folder = base if base is not None else file.absolute().parent
+        run = read(source, folder)
+        if tracked:
+            from flows import tracking
+
+            tracking.start_server()
+        return check(run, app_name)
+
+    checked = _or_problems(file, checked_run)
+    from flows import console
+
+    evaluates = checked.test is not None
+    for warning in checked.warnings:
+        print(warning, file=sys.stderr)
+
+    def executed() -> Any:
+        if tracked:
+            from flows import tracking
+
+            return tracking.run(checked, resume=resume, ranks=ranks, scheduler=scheduler)
+        from flows.phases import as_it_is, execute
+
+        return execute(checked, as_it_is, resuming=resume, scheduler=scheduler)
+
+    with console.shown(checked.run.file.num_epochs, evaluates):
+        outcome = _or_problems(file, executed)
+    console.say_written(outcome.places.written(), outcome.seconds)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _or_problems(file: Path, action: Callable[[], Any]) -> Any:
+    """The result of `action`; where it is refused, the list of problems and exit status 2."""
+    from rml_core.config.problem import Refused
+
+    try:
+        return action()
+    except Refused as refused:
+        if "--debug" in sys.argv:
+            raise
+        _say_problems(str(file), refused)
+        raise typer.Exit(2) from None
+
+
+def _say_problems(file: str, refused: Any) -> None:
+    count = len(refused.problems)
+    print(f"{file}: {count} problem{'s' if count > 1 else ''}\n\n{refused}", file=sys.stderr)
+
+
+def _exit_of(action: Callable[[], Any], debug: bool) -> NoReturn:
+    """Run a command and end the process with the exit status that the outcome has."""
+    import click
+
+    from rml_core.config.problem import RunFailed
+
+    try:
+        status = action()
+    except typer.Exit as done:
+        status = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        status = 130
+    except Terminated:
+        status = 143
+    except RunFailed as failed:
+        if debug:
+            raise
+        print(failed, file=sys.stderr)
+        status = 1
+    except BrokenPipeError:
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)

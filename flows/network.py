@@ -1,0 +1,61 @@
+"""`rml network`: the layers of a network, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rml_core.config.problem import Refused
+from rml_core.layers import keras_json
+from rml_core.layers.graph import Network, infer
+from rml_core.run import ROOT, read_json
+
+
+def described(file: Path) -> Network:
+    """The network of a run file, or of a Keras JSON file, with the shapes that can be known without data.
+
+    Raises:
+        Refused: with every problem of the network; those of other sections are not looked for.
+    """
+    content = read_json(file)
+    if isinstance(content, Mapping) and isinstance(content.get(ROOT), Mapping):
+        section = content[ROOT]
+        graph = keras_json.read(section.get("layers"), f"{ROOT}.layers", file.absolute().parent)
+        try:
+            return infer(graph, None)
+        except Refused:
+            return infer(graph, _sample_shape(file))
+    return infer(keras_json.read(content, "", file.absolute().parent), None)
+
+
+def _sample_shape(file: Path) -> tuple[int | None, ...] | None:
+    """The shape of the run file's samples: a network that does not say its input's shape takes it from them."""
+    from rml_core.data.survey import survey
+    from rml_core.run import read
+
+    run = read(file)
+    for role in ("training", "test"):
+        found = survey(run.file.data, role, run.base)
+        if found is not None:
+            return found.sample_shape
+    return None
+
+
+def table(network: Network) -> str:
+    """One line a layer: name, class, output shape, parameters, what it is connected to; then the counts."""
+    rows: list[tuple[Any, ...]] = [("layer", "class", "output shape", "parameters", "from")]
+    for row in network.rows:
+        shape = str(tuple(row.output_shape)).replace("None", "?")
+        rows.append((row.name, row.class_name, shape, f"{row.parameters:,}", ", ".join(row.inbound)))
+    widths = [max(len(str(row[column])) for row in rows) for column in range(4)]
+    lines = []
+    for number, (name, kind, shape, parameters, inbound) in enumerate(rows):
+        line = f"{name:{widths[0]}}  {kind:{widths[1]}}  {shape:{widths[2]}}  {parameters:>{widths[3]}}  {inbound}"
+        lines.append(line.rstrip())
+        if number == 0:
+            lines.append("-" * len(line))
+    lines.append("")
+    frozen = network.parameters - network.trainable
+    lines.append(f"{network.parameters:,} parameters, {network.trainable:,} trainable, {frozen:,} not")
+    return "\n".join(lines)

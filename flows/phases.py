@@ -1,0 +1,162 @@
+"""The body of the flow: the phases of a plan in their order, each called through `do`.
+
+Tracked, `do` makes a Prefect task run of each phase; untracked, it calls the functions as they are, and Prefect is
+never imported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rml_core.check import Checked
+
+from flows.places import Places
+from flows.plan import plan
+from flows.training import Do, Loop, as_it_is, run_groups
+from rml_core.engine import log
+from rml_core.engine.claim import claimed
+from tasks import ranks
+from tasks.interrupt import deferred
+from tasks.load import Source, load
+from tasks.progress import log as say
+from tasks.transform import transform
+
+if TYPE_CHECKING:
+    from rml_core.engine.evaluation import Gallery
+    from rml_core.resume import Position
+
+__all__ = ["Outcome", "as_it_is", "execute"]
+
+
+@dataclass
+class Outcome:
+    """What a run has left: figures an epoch, samples to look at, and where it wrote."""
+
+    history: list[dict[str, Any]]
+    gallery: Gallery
+    classes: tuple[str, ...]
+    places: Places
+    seconds: float
+
+
+def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler: str | None = None) -> Outcome:
+    """Run the plan of `checked`, from the newest checkpoint where `resuming` is "auto".
+
+    Raises:
+        Refused: before any work: another run writes to the same place, a checkpoint does not fit.
+        RunFailed: during it.
+    """
+    began = time.perf_counter()
+    places = Places.of(checked)
+    with claimed(places.make()):
+        position = _position(checked, places) if resuming is not None else None
+        planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
+        if places.logs is not None:
+            at = (position.epoch, position.batch) if position is not None else (0, 0)
+            log.start(places.logs, *at, evaluates=checked.test is not None)
+        prepared = _prepare(checked, planned, do, scheduler)
+        from tasks.build import build
+
+        setup = _setup(checked, places, position, prepared)
+        if places.debug is not None:
+            from rml_core.layers.dot import to_dot
+
+            (places.debug / "network.dot").write_text(to_dot(checked.network))
+        stage = do(planned.build.name, build, setup)
+        with _closing(stage.ranks), deferred(lambda: ranks.stop(stage.ranks)) as interruption:
+            file = checked.run.file
+            loop = Loop(
+                run_id=setup.run_id,
+                checkpoints=file.checkpoints,
+                early_stopping=file.early_stopping,
+                save=places.checkpoints,
+                output=places.output,
+                logs=places.logs,
+                debug=places.debug,
+                debug_interval=file.debug_interval,
+            )
+            run_groups(loop, planned.groups, stage, do, interruption)
+            return Outcome(
+                history=ranks.history(stage.ranks),
+                gallery=ranks.gallery(stage.ranks),
+                classes=checked.classes,
+                places=places,
+                seconds=time.perf_counter() - began,
+            )
+
+
+def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> dict[str, Prepared]:
+    """The samples of each role, ready for the ranks."""
+    prepared: dict[str, Prepared] = {}
+    surveys = {"training": checked.training, "test": checked.test}
+    for role, phase in planned.load.items():
+        survey = surveys[role]
+        assert survey is not None
+        source = Source(survey, checked.run.file.data, scheduler)
+        if role in planned.transform:
+            loaded = do(phase.name, load, source.listed_only())
+            prepared[role] = do(planned.transform[role].name, transform, source, loaded)
+        else:
+            prepared[role] = do(phase.name, load, source)
+    return prepared
+
+
+def _setup(
+    checked: Checked, places: Places, position: Position | None, prepared: dict[str, Prepared], mapped: Mapped
+) -> Setup:
+    from rml_core.engine.rank import Setup
+
+    file = checked.run.file
+    weights = file.checkpoints.load if file.checkpoints is not None else None
+    return Setup(
+        run_id=position.run_id if position is not None else uuid.uuid4().hex,
+        app=checked.app,
+        started=position.started if position is not None else time.time(),
+        run_file=text_of(checked.run),
+        network=checked.network,
+        loss=file.loss,
+        fitted=checked.fitted,
+        target=checked.target,
+        optimizer=file.optimizer,
+        training=prepared.get("training"),
+        test=prepared.get("test"),
+        mask_mapping=mapped,
+        shuffle=file.data.shuffle,
+        seed=file.seed,
+        precision=file.precision,
+        device=file.device,
+        threads=ranks.threads(),
+        train_log=places.logs.train if places.logs is not None else None,
+        weights=resolve(weights, checked.run.base) if weights is not None else None,
+        resume=position.path if position is not None else None,
+    )
+
+
+def _position(checked: Checked, places: Places) -> Position | None:
+    """Where the newest checkpoint stands; None: there is none to resume from."""
+    if places.checkpoints is None:
+        say.warning("nothing to resume: checkpoints.save is not set, or the run does not train")
+        return None
+    from rml_core import resume
+
+    position, said = resume.find(checked.run, places.checkpoints)
+    for line in said:
+        say.warning(line)
+    if position is None:
+        say.info(f"no checkpoint in {places.checkpoints}: the run starts anew")
+    else:
+        at = f"epoch {position.epoch}" + (f", batch {position.batch}" if position.batch else "")
+        say.info(f"resuming {position.path} (behind {at})")
+    return position
+
+
+@contextmanager
+def _closing(handle: ranks.Ranks) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        ranks.close(handle)

@@ -1,0 +1,103 @@
+"""The picture of a run: curves of loss and accuracy, and a sheet of test samples with what the network made of them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from rml_core.engine.evaluation import Gallery
+
+COLUMNS = 8
+
+
+def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ...]) -> bytes:
+    """A PNG: curves above, at most 32 samples below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    pictures = [index for index, sample in enumerate(gallery.inputs) if sample.ndim == 3]
+    rows = -(-len(pictures) // COLUMNS)
+    figure = Figure(figsize=(12, 4 + 1.75 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    curves, *sheet = figure.subfigures(2, 1, height_ratios=[4, 1.75 * rows]) if rows else (figure,)
+    _curves(curves.subplots(1, 2), history)
+    if sheet:
+        axes = sheet[0].subplots(rows, COLUMNS, squeeze=False).ravel()
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, index in zip(axes, pictures, strict=False):
+            _sample(axis, gallery, index, classes)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=80)
+    return buffer.getvalue()
+
+
+def write(path: Path, picture: bytes) -> None:
+    """The picture appears under its name only when whole."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_bytes(picture)
+    unfinished.replace(path)
+
+
+def _curves(axes: Any, history: list[dict[str, Any]]) -> None:
+    losses, accuracies = axes
+    for key, label in (("train_loss", "training"), ("test_loss", "test")):
+        _curve(losses, history, key, label)
+    losses.set(title="loss", xlabel="epoch")
+    if losses.lines:
+        losses.legend()
+    _curve(accuracies, history, "accuracy", "test")
+    accuracies.set(title="accuracy", xlabel="epoch")
+    if not accuracies.lines:
+        accuracies.set_visible(False)
+
+
+def _curve(axis: Axes, history: list[dict[str, Any]], key: str, label: str) -> None:
+    points = [(row["epoch"], row[key]) for row in history if np.isfinite(row.get(key, np.nan))]
+    if points:
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+
+
+def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...]) -> None:
+    output = gallery.outputs[index]
+    target = gallery.targets[index] if gallery.targets else None
+    if output.ndim == 1:
+        axis.imshow(_picture(gallery.inputs[index]), cmap="gray", interpolation="nearest")
+        predicted = int(output.argmax()) if len(output) > 1 else int(output[0] > 0.5)
+        text = _class(predicted, classes)
+        colour = "black"
+        if target is not None:
+            right = int(target) == predicted
+            text += "" if right else f" (is {_class(int(target), classes)})"
+            colour = "tab:green" if right else "tab:red"
+        axis.set_title(text, color=colour, fontsize=9)
+        return
+    shown = [_picture(gallery.inputs[index])]
+    if target is not None:
+        shown.append(_picture(target))
+    shown.append(_picture(output.argmax(0) if len(output) > 1 else output))
+    axis.imshow(np.concatenate([_colour(each) for each in shown], axis=1), interpolation="nearest")
+    axis.set_title(" | ".join(["input", "target", "output"] if target is not None else ["input", "output"]), fontsize=7)
+
+
+def _class(index: int, classes: tuple[str, ...]) -> str:
+    return classes[index] if index < len(classes) else str(index)
+
+
+def _picture(sample: np.ndarray) -> np.ndarray:
+    """(C, H, W) or (H, W) as (H, W) or (H, W, 3) in [0, 1]; three channels are BGR, as OpenCV reads them."""
+    if sample.ndim == 3:
+        sample = sample[::-1].transpose(1, 2, 0) if len(sample) == 3 else sample[0]
+    sample = sample.astype(np.float32)
+    low, high = float(sample.min()), float(sample.max())
+    return (sample - low) / (high - low) if high > low else np.zeros_like(sample)
+
+
+def _colour(picture: np.ndarray) -> np.ndarray:
+    return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

@@ -1,0 +1,65 @@
+"""With Prefect: the server that runs are recorded on, and the local run of the flow."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rml_core.check import Checked
+
+    from flows.phases import Outcome
+
+_starting: threading.Thread | None = None
+
+
+def is_configured() -> bool:
+    """A Prefect server is set up: in the environment, a profile or a `prefect.toml`.
+
+    Prefect takes a second to import: it is asked only where one of its files could name a server.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    if not any(path.exists() for path in (profiles, Path("prefect.toml"), Path("pyproject.toml"), Path(".env"))):
+        return False
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url is not None
+
+
+def quieten() -> None:
+    """Prefect's own lines go to the server; the terminal shows ours. Before Prefect is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "rml")
+
+
+def start_server() -> None:
+    """Start the ephemeral server, where none is configured, while the run's own work goes on."""
+    global _starting
+    quieten()
+
+    def start() -> None:
+        from prefect.settings import get_current_settings
+
+        if get_current_settings().api.url is None:
+            from prefect.server.api.server import SubprocessASGIServer
+
+            SubprocessASGIServer().start()
+
+    _starting = threading.Thread(target=start, name="prefect server", daemon=True)
+    _starting.start()
+
+
+def run(checked: Checked, **parameters: Any) -> Outcome:
+    """Run the flow `rml` in this process on what has been checked already."""
+    import torch  # noqa: F401  (imported while the server starts)
+
+    if _starting is not None:
+        _starting.join()
+    from flows.rml import run_checked
+
+    return run_checked(checked, **parameters)

@@ -1,0 +1,1 @@
+"""What a rank does: steps, epochs, evaluation, its logs and its state."""

@@ -1,0 +1,137 @@
+"""One pass over the training samples: batches through `step`, figures fetched from the device now and then."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rml_core.config.problem import RunFailed
+from rml_core.data.batches import Batch
+from rml_core.engine.log import append, train_line
+from rml_core.engine.step import Training, step
+
+# Losses and norms stay on the device for at most so long; the log and the progress bar move as often.
+FETCH_EVERY_S = 0.25
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch is: what a progress bar shows."""
+
+    epoch: int
+    batch: int
+    batches: int
+    loss: float
+    samples_per_s: float
+
+
+@dataclass
+class Sums:
+    """What an epoch adds up, over a rank's share of the samples. `stopped` in mid-epoch after `batch` batches."""
+
+    loss: float = 0.0
+    samples: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+@dataclass
+class _Pending:
+    """Figures of batches that are still on the device, with what the host knows of them."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
+    batches: list[tuple[int, int, float]] = field(default_factory=list)
+
+
+def train(
+    training: Training,
+    batches: Iterator[Batch],
+    *,
+    epoch: int,
+    count: int,
+    sums: Sums,
+    accumulate: int,
+    elapsed: Callable[[], float],
+    stop: Callable[[], bool],
+    report: Callable[[Progress], None],
+    log: Path | None,
+) -> Sums:
+    """Train on the epoch's remaining batches; `sums` holds what the batches before them gave.
+
+    It stops early, after an update, when `stop` says so.
+
+    Raises:
+        RunFailed: a loss that is not finite; the log then ends with that batch.
+    """
+    training.network.train()
+    began, before, pending = time.perf_counter(), sums.seconds, _Pending()
+    fetched = began
+    for number, batch in enumerate(batches, start=sums.batch + 1):
+        inputs, targets = to_device(batch, training)
+        first = (number - 1) % accumulate == 0
+        update = number % accumulate == 0 or number == count
+        share = 1 / min(accumulate, count - (number - 1) // accumulate * accumulate)
+        loss, norm = step(training, inputs, targets, share=share, first=first, update=update)
+        pending.losses.append(loss)
+        pending.norms.append(norm)
+        pending.batches.append((number, len(batch.indices), elapsed()))
+        now = time.perf_counter()
+        if now - fetched > FETCH_EVERY_S:
+            fetched = now
+            sums.seconds = before + now - began
+            last = _fetch(pending, epoch, sums, log)
+            report(Progress(epoch, number, count, last, sums.samples / sums.seconds))
+        if update and stop():
+            sums.stopped = number < count
+            break
+    sums.seconds = before + time.perf_counter() - began
+    last = _fetch(pending, epoch, sums, log)
+    report(Progress(epoch, sums.batch, count, last, sums.samples / sums.seconds))
+    return sums
+
+
+def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
+    inputs = torch.from_numpy(batch.inputs).to(training.device, training.precision.dtype, non_blocking=True)
+    assert batch.targets is not None
+    targets = torch.from_numpy(batch.targets).to(training.device, non_blocking=True)
+    if targets.is_floating_point():
+        targets = targets.to(training.precision.dtype)
+    return inputs, targets
+
+
+def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None) -> float:
+    """Bring the pending figures to the host: log lines, sums; the last loss."""
+    if not pending.batches:
+        return math.nan
+    figures = torch.stack([torch.stack(pending.losses).double(), torch.stack(pending.norms).double()]).tolist()
+    lines = []
+    last = math.nan
+    wrong: tuple[int, float] | None = None
+    for (number, samples, time_s), last, norm in zip(pending.batches, *figures, strict=True):
+        lines.append(train_line(epoch, number, time_s, last, norm))
+        if not math.isfinite(last):
+            wrong = (number, last)
+            break
+        sums.loss += last * samples
+        sums.samples += samples
+        sums.batch = number
+    if log is not None:
+        append(log, lines)
+    if wrong is not None:
+        number, loss = wrong
+        raise RunFailed(
+            f"the loss became {loss} in epoch {epoch}, batch {number}: lower optimizer.learning_rate, set "
+            "optimizer.clip_norm, or look for broken samples; earlier checkpoints are kept"
+        )
+    pending.losses.clear()
+    pending.norms.clear()
+    pending.batches.clear()
+    return last

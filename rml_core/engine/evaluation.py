@@ -1,0 +1,111 @@
+"""One pass over the test samples: loss, counts for the metrics, predictions to HDF5, a few samples to look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rml_core.data.batches import Batch
+from rml_core.engine.metrics import Metric
+from rml_core.engine.precision import Precision
+from rml_core.engine.predictions import Predictions
+from rml_core.engine.step import Objective
+
+# As many samples as a page of pictures can show, no side longer than a thumbnail's.
+GALLERY = 32
+THUMBNAIL = 128
+
+
+@dataclass
+class Gallery:
+    """A few test samples to look at: `inputs` (C, ...), `outputs` (C2, ...), `targets` or None, `names`."""
+
+    inputs: list[np.ndarray] = field(default_factory=list)
+    outputs: list[np.ndarray] = field(default_factory=list)
+    targets: list[np.ndarray] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, batch: Batch, result: Tensor, names: Sequence[str]) -> None:
+        room = min(GALLERY - len(self.names), len(batch.indices))
+        if room <= 0:
+            return
+        outputs = result[:room].float().cpu().numpy()
+        self.inputs += [_thumbnail(each) for each in batch.inputs[:room]]
+        self.outputs += [_thumbnail(each) for each in outputs]
+        if batch.targets is not None:
+            self.targets += [_thumbnail(each) for each in batch.targets[:room]]
+        self.names += [names[index] for index in batch.indices[:room]]
+
+
+def _thumbnail(sample: np.ndarray) -> np.ndarray:
+    """Every n-th pixel of a sample (C, H, W), or of a mask (H, W); what is no picture stays."""
+    if sample.ndim < 2:
+        return np.array(sample)
+    steps = [slice(None, None, -(-size // THUMBNAIL)) for size in sample.shape[-2:]]
+    return sample[(..., *steps)].copy()
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A rank's share of an evaluation: sums and counts, to be added to those of the other ranks."""
+
+    loss: float
+    samples: int
+    seconds: float
+    counts: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    objective: Objective | None,
+    metric: Metric | None,
+    batches: Iterator[Batch],
+    *,
+    device: torch.device,
+    precision: Precision,
+    names: Sequence[str],
+    output: Path | None,
+    gallery: Gallery,
+    stop: Callable[[], bool],
+) -> Evaluated:
+    """Run `network` over `batches`. Nothing of a pass that is stopped stays behind."""
+    network.eval()
+    began = time.perf_counter()
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    samples = 0
+    with Predictions(output, names) as predictions:
+        for batch in batches:
+            if stop():
+                predictions.discard()
+                return Evaluated(0.0, samples, time.perf_counter() - began, stopped=True)
+            inputs = torch.from_numpy(batch.inputs).to(device, precision.dtype, non_blocking=True)
+            with precision.context(device):
+                result = network(inputs)
+                if objective is not None and batch.targets is not None:
+                    targets = _targets(batch, device, precision)
+                    loss += objective(result, targets).double() * len(batch.indices)
+                    if metric is not None:
+                        metric.update(result, targets)
+            samples += len(batch.indices)
+            predictions.add(batch.indices, result)
+            gallery.add(batch, result, names)
+    scored = objective is not None and metric is not None
+    counts = metric.state() if metric is not None and scored else {}
+    total = float(loss) if scored else float("nan")
+    figures = metric.result(counts) if metric is not None and scored else {}
+    return Evaluated(total, samples, time.perf_counter() - began, counts, figures)
+
+
+def _targets(batch: Batch, device: torch.device, precision: Precision) -> Tensor:
+    targets = torch.from_numpy(batch.targets).to(device, non_blocking=True)
+    return targets.to(precision.dtype) if targets.is_floating_point() else targets

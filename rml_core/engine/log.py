@@ -1,0 +1,94 @@
+"""The log files of a run: plain numbers, a line a batch or an epoch; resuming cuts off what lies behind.
+
+`out.txt` gives `out_train.txt` (`epoch batch time_s loss grad_norm`), `out_test.txt`
+(`epoch time_s loss accuracy`) and `out_metrics.jsonl` (an object an epoch with everything measured).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """Where a run's logs lie."""
+
+    train: Path
+    test: Path
+    metrics: Path
+    report: Path
+
+    @classmethod
+    def beside(cls, outfile: Path) -> LogFiles:
+        def named(ending: str) -> Path:
+            return outfile.with_name(outfile.stem + ending)
+
+        suffix = outfile.suffix
+        return cls(named(f"_train{suffix}"), named(f"_test{suffix}"), named("_metrics.jsonl"), named("_report.png"))
+
+
+def train_line(epoch: int, batch: int, time_s: float, loss: float, grad_norm: float) -> str:
+    """Nine digits: a float32 is read back as it was."""
+    return f"{epoch} {batch} {time_s:.6f} {loss:.9g} {grad_norm:.9g}\n"
+
+
+def test_line(epoch: int, time_s: float, loss: float, accuracy: float) -> str:
+    return f"{epoch} {time_s:.6f} {loss:.9g} {accuracy:.9g}\n"
+
+
+def metrics_line(row: Mapping[str, Any]) -> str:
+    """Numbers that JSON has no word for (nan, inf) become null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+            return None
+        if isinstance(value, Mapping):
+            return {key: plain(member) for key, member in value.items()}
+        return [plain(member) for member in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps(plain(row)) + "\n"
+
+
+def append(path: Path, lines: Iterable[str]) -> None:
+    with path.open("a") as file:
+        file.writelines(lines)
+
+
+def start(files: LogFiles, epoch: int, batch: int, evaluates: bool) -> None:
+    """Make the logs ready for a run that stands after `batch` of `epoch` (batch 0: at the epoch's end; epoch 0: new).
+
+    What lies behind that position is cut off. A run that evaluates does so again for the epoch where it stands:
+    a run may have been killed between the checkpoint and the evaluation.
+    """
+    for path in (files.train, files.test, files.metrics):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    behind = (epoch, batch) if batch else (epoch + 1, 0)
+    _cut(files.train, lambda line: _position(line) <= behind if batch else _position(line) < behind)
+    done = epoch if not evaluates and not batch else epoch - 1
+    _cut(files.test, lambda line: _position(line)[0] <= done)
+    _cut(files.metrics, lambda line: int(json.loads(line)["epoch"]) <= done)
+
+
+def _position(line: str) -> tuple[int, int]:
+    epoch, batch, *_ = line.split()
+    return int(epoch), int(float(batch))
+
+
+def _cut(path: Path, keep: Callable[[str], bool]) -> None:
+    """Cut `path` at its first line that is not to be kept or that a killed run left unfinished."""
+    path.touch()
+    kept = 0
+    with path.open("r+b") as file:
+        for line in file:
+            try:
+                whole = line.endswith(b"\n") and keep(line.decode())
+            except (ValueError, KeyError):
+                whole = False
+            if not whole:
+                break
+            kept += len(line)
+        file.truncate(kept)

@@ -1,0 +1,55 @@
+"""The run's `device` and `precision` as torch has them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from rml_core.config.problem import RunFailed
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`dtype`: of parameters and inputs. `autocast`: the narrower type of products, or None. `scaled`: gradients
+    of float16 underflow without a scaled loss (Micikevicius et al., arXiv:1710.03740, section 3.2)."""
+
+    dtype: torch.dtype
+    autocast: torch.dtype | None
+    scaled: bool
+
+    @classmethod
+    def named(cls, name: str) -> Precision:
+        dtype = torch.float64 if name == "double" else torch.float32
+        return cls(dtype, AUTOCAST.get(name), name == "fp16")
+
+    def context(self, device: torch.device) -> AbstractContextManager[object]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(device.type, self.autocast)
+
+
+def device_named(name: str, rank: int = 0) -> torch.device:
+    """`auto`: a GPU where there is one, rank by rank. Determinism is set with the device: only GPUs need it said.
+
+    Raises:
+        RunFailed: the device is not there.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        name = f"cuda:{rank % count}" if count else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        index = device.index or 0
+        if index >= count:
+            raise RunFailed(f'neural_network.device: "{name}" is not there; this machine has {count} GPUs')
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        # A few kernels (some pooling gradients) have no deterministic form: torch then warns, and the run goes on.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        device = torch.device("cuda", index)
+    return device

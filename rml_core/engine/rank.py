@@ -1,0 +1,279 @@
+"""A rank: one training process's network, optimizer and random state, and what can be asked of it.
+
+Who holds a rank, and in which process, is not known here. What goes in and out is small and can be pickled;
+samples and checkpoints go by their paths.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rml_core.checkpoints import match, native, torch_files
+from rml_core.config.seed import derive
+from rml_core.config.target import Target
+from rml_core.data.batches import Batch, Samples, batches
+from rml_core.data.prepared import Prepared
+from rml_core.engine import debug, epoch
+from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
+from rml_core.engine.metrics import metrics_for
+from rml_core.engine.precision import Precision, device_named
+from rml_core.engine.step import Training
+from rml_core.layers.build import build
+from rml_core.layers.graph import Network
+from rml_core.loss import LossSection
+from rml_core.loss.fit import Fitted
+from rml_core.optimizer import OptimizerSection
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything a rank is built from. `training` and `test` are handles of prepared samples."""
+
+    run_id: str
+    app: str
+    started: float
+    run_file: str
+    network: Network
+    loss: LossSection | None
+    fitted: Fitted | None
+    target: Target | None
+    optimizer: OptimizerSection | None
+    training: Prepared | None
+    test: Prepared | None
+    batch_size: int
+    test_batch_size: int
+    shuffle: bool
+    seed: int
+    precision: str
+    device: str
+    threads: int
+    train_log: Path | None = None
+    weights: Path | None = None
+    resume: Path | None = None
+    rank: int = 0
+    world_size: int = 1
+
+
+class Rank:
+    """The live state. Calls come one at a time; `stop` alone may come from another thread or a signal handler."""
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        self.device = device_named(setup.device, setup.rank)
+        self.precision = Precision.named(setup.precision)
+        self.epoch, self.batch = 0, 0
+        self.history: list[dict[str, Any]] = []
+        self.said: list[str] = []
+        self.gallery = Gallery()
+        self._sums = epoch.Sums()
+        self._random: dict[str, Any] | None = None
+        self._stop = threading.Event()
+        network = build(setup.network, setup.seed)
+        if setup.weights is not None and setup.resume is None:
+            weights = torch_files.weights_of(setup.weights, "neural_network.checkpoints.load")
+            self.said += match.load_into(network, weights)
+        # Convolutions of images are faster with the channels last in memory; the numbers are the same.
+        layout = torch.channels_last if len(setup.network.input_shape) == 3 else torch.preserve_format
+        self.network = network.to(self.device, self.precision.dtype, memory_format=layout)
+        self.objective = None
+        if setup.loss is not None and setup.target is not None:
+            self.objective = setup.loss.build(setup.fitted, setup.network.output_shape, setup.target)
+        self.training: Training | None = None
+        if setup.training is not None:
+            assert setup.optimizer is not None
+            assert self.objective is not None
+            optimizer = setup.optimizer.build(self.network.parameters())
+            clip_norm = setup.optimizer.clip_norm
+            self.training = Training.of(self.network, self.objective, optimizer, self.precision, self.device, clip_norm)
+        self._elapsed_before, self._began = 0.0, time.perf_counter()
+        self._samples = {
+            role: Samples(prepared)
+            for role, prepared in (("training", setup.training), ("test", setup.test))
+            if prepared is not None
+        }
+        if setup.resume is not None:
+            self._restore(native.read(setup.resume, "neural_network.checkpoints.save"))
+        self._began = time.perf_counter()
+
+    # --- what a run asks for
+
+    def stop(self) -> None:
+        """End the pass that is under way at its next batch."""
+        self._stop.set()
+
+    def elapsed(self) -> float:
+        """Seconds of training until now, those before a resume included."""
+        return self._elapsed_before + time.perf_counter() - self._began
+
+    def train_epoch(self, number: int, report: Callable[[epoch.Progress], None]) -> epoch.Sums:
+        """Train epoch `number` to its end, or until `stop`; a resumed epoch goes on behind its last batch."""
+        setup, training = self.setup, self.training
+        assert training is not None
+        assert setup.optimizer is not None
+        assert setup.training is not None
+        rate = self.learning_rate(number)
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate
+        self._seed(number)
+        first = self._sums.batch
+        sums = self._sums
+        source = batches(
+            self._samples["training"],
+            batch_size=setup.batch_size,
+            epoch=number,
+            seed=setup.seed,
+            training=True,
+            shuffle=setup.shuffle,
+            threads=setup.threads,
+            start=first,
+            rank=setup.rank,
+            world_size=setup.world_size,
+        )
+        with _closing(source):
+            sums = epoch.train(
+                training,
+                source,
+                epoch=number,
+                count=-(-setup.training.count // setup.batch_size),
+                sums=sums,
+                accumulate=setup.optimizer.accumulate,
+                elapsed=self.elapsed,
+                stop=self._stop.is_set,
+                report=report,
+                log=setup.train_log if setup.rank == 0 else None,
+            )
+        if sums.stopped:
+            self.epoch, self.batch = number, sums.batch
+        else:
+            self.epoch, self.batch = number, 0
+            self._sums = epoch.Sums()
+        return replace(sums)
+
+    def learning_rate(self, number: int) -> float:
+        """The rate of epoch `number`."""
+        assert self.setup.optimizer is not None
+        return self.setup.optimizer.learning_rate_of(number)
+
+    def evaluate(self, number: int, output: Path | None) -> Evaluated:
+        """One pass over the test samples; `output`: the HDF5 file for predictions."""
+        setup = self.setup
+        self.gallery = Gallery()
+        source = batches(
+            self._samples["test"],
+            batch_size=setup.test_batch_size,
+            epoch=number,
+            seed=setup.seed,
+            training=False,
+            shuffle=False,
+            threads=setup.threads,
+            rank=setup.rank,
+            world_size=setup.world_size,
+        )
+        metric = None
+        if setup.target is not None and setup.fitted is not None:
+            metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source)
+        with _closing(source):
+            return evaluate(
+                self.network,
+                self.objective,
+                metric,
+                source,
+                device=self.device,
+                precision=self.precision,
+                names=self._samples["test"].names,
+                output=output,
+                gallery=self.gallery,
+                stop=self._stop.is_set,
+            )
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Add to, or complete, the epoch's row in the history that checkpoints carry."""
+        self.history = [old for old in self.history if old["epoch"] != row["epoch"]] + [row]
+
+    def debug_statistics(self, path: Path) -> None:
+        """Write the statistics of every parameter and of its gradient in the last batch, as JSON."""
+        debug.write(self.network, path)
+
+    def save(self, path: Path) -> None:
+        """Write the whole state as a checkpoint; it appears under its name only when whole."""
+        training = self.training
+        assert training is not None
+        setup = self.setup
+        handle = setup.training or setup.test
+        assert handle is not None
+        native.write(
+            {
+                "run_id": setup.run_id,
+                "app": setup.app,
+                "started": setup.started,
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "elapsed": self.elapsed(),
+                "network": self.network.state_dict(),
+                "optimizer": training.optimizer.state_dict(),
+                "scheduler": {"learning_rate": training.optimizer.param_groups[0]["lr"]},
+                "scaler": training.scaler.state_dict() if training.scaler is not None else {},
+                "random": self._random_state(),
+                "sums": {
+                    "loss": self._sums.loss,
+                    "samples": self._sums.samples,
+                    "batch": self.batch,
+                    "seconds": self._sums.seconds,
+                },
+                "history": json.dumps(self.history),
+                "classes": list(handle.classes),
+                "mask_values": list(handle.mask_mapping or ()),
+                "run": setup.run_file,
+            },
+            path,
+        )
+
+    # --- state
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.network.load_state_dict(saved["network"])
+        training = self.training
+        if training is not None:
+            training.optimizer.load_state_dict(saved["optimizer"])
+            if training.scaler is not None and saved["scaler"]:
+                training.scaler.load_state_dict(saved["scaler"])
+        self.epoch, self.batch = saved["epoch"], saved["batch"]
+        self.history = json.loads(saved["history"])
+        self._elapsed_before = saved["elapsed"]
+        if self.batch:
+            self._sums = epoch.Sums(**saved["sums"])
+            self._random = saved["random"]
+
+    def _seed(self, number: int) -> None:
+        """Dropout draws from torch's generator: begun anew each epoch, or where a checkpoint within it left it."""
+        torch.manual_seed(derive(self.setup.seed, "epoch", number, self.setup.rank) % 2**63)
+        if self._random is not None:
+            torch.set_rng_state(self._random["cpu"])
+            if self.device.type == "cuda" and "cuda" in self._random:
+                torch.cuda.set_rng_state(self._random["cuda"], self.device)
+            self._random = None
+
+    def _random_state(self) -> dict[str, Any]:
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+
+@contextmanager
+def _closing(source: Iterator[Batch]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,81 @@
+"""Going on where an earlier run ended: its newest checkpoint, and whether it is of the same run file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rml_core.checkpoints import native
+from rml_core.config.problem import Problem, Refused, shown
+from rml_core.run import ROOT, Run, read
+
+# What may change between a run and its continuation: how long it is, how it is watched, and where things go.
+FREE = {
+    "num_epochs",
+    "outfile",
+    "debug",
+    "debug_interval",
+    "device",
+    "early_stopping",
+    "checkpoints",
+    "data.test_output_path",
+    "data.preload",
+    "data.test_batch_size",
+}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a checkpoint stands: `batch` 0 means that `epoch` is complete."""
+
+    path: Path
+    run_id: str
+    started: float
+    epoch: int
+    batch: int
+
+
+def find(run: Run, folder: Path) -> tuple[Position | None, list[str]]:
+    """The newest checkpoint of the latest run in `folder`, None when there is none; and what was passed over.
+
+    Raises:
+        Refused: it belongs to another network, optimizer or data; every key that differs is named.
+    """
+    where = f"{ROOT}.checkpoints.save"
+    path, said = native.newest(folder)
+    if path is None:
+        return None, said
+    saved = native.read(path, where)
+    earlier = read(json.loads(saved["run"]), base=run.base)
+    differences = list(_differences(earlier.file.model_dump(), run.file.model_dump()))
+    if earlier.graph != run.graph:
+        differences.insert(0, "layers")
+    if differences:
+        problem = Problem(
+            where,
+            f"{path} was saved by a run with other settings: {'; '.join(differences)}",
+            remedy="put the settings back to resume, or run without --resume and with another folder to start anew",
+        )
+        raise Refused([problem])
+    return Position(path, saved["run_id"], saved["started"], saved["epoch"], saved["batch"]), said
+
+
+def text_of(run: Run, layers: Any) -> str:
+    """The run file as a checkpoint keeps it: with the network's JSON (`layers`) in the place of its path."""
+    section = {**run.mapping[ROOT], "layers": layers}
+    return json.dumps({ROOT: section})
+
+
+def _differences(earlier: dict[str, Any], now: dict[str, Any], path: str = "") -> Iterator[str]:
+    for key in sorted(set(earlier) | set(now)):
+        place = f"{path}{key}"
+        if place in FREE or place == "layers":
+            continue
+        before, after = earlier.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{place}.")
+        elif before != after:
+            yield f"{place} was {shown(before)} and is {shown(after)}"

@@ -1,0 +1,203 @@
+"""The run file: composes the sections, and reads them from a file or a mapping."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from rml_core.checkpoints.section import Checkpoints
+from rml_core.config.names import OneOf, Tagged
+from rml_core.config.problem import Problem, Refused, nearest, shown
+from rml_core.config.section import Section, parse
+from rml_core.data.section import Data
+from rml_core.layers import keras_json
+from rml_core.layers.graph import Graph
+from rml_core.layers.schema import LAYERS_SCHEMA
+from rml_core.loss import LATER as LOSSES_LATER
+from rml_core.loss import LOSSES, LossSection
+from rml_core.optimizer import LATER as OPTIMIZERS_LATER
+from rml_core.optimizer import OPTIMIZERS, OptimizerSection
+
+ROOT = "neural_network"
+
+
+class EarlyStopping(Section):
+    """Ends training when the evaluation has not improved for `patience` epochs."""
+
+    metric: Annotated[str, OneOf("metric", "loss", "accuracy")] = "loss"
+    """What is watched: the test loss (smaller is better) or the accuracy (larger is better)."""
+    patience: int = Field(ge=1)
+    """So many epochs without improvement end the training."""
+    min_delta: float = Field(0.0, ge=0)
+    """A change that is not larger than this is no improvement."""
+
+
+class RunFile(Section):
+    """What stands under `neural_network`."""
+
+    outfile: str | None = None
+    """Base name of the log files: `out.txt` gives `out_train.txt`, `out_test.txt`, `out_metrics.jsonl` and
+    `out_report.png`. None: no log files."""
+    num_epochs: int = Field(1, ge=1)
+    """Epochs in total; a resumed run goes on up to this number."""
+    debug: bool = False
+    """Write the network as Graphviz (`network.dot`) and parameter statistics (`debug_<epoch>.json`), beside
+    `outfile`, else in the working directory."""
+    debug_interval: int = Field(1, ge=1)
+    """Every so many epochs the statistics are written."""
+    layers: Annotated[Any, WithJsonSchema(LAYERS_SCHEMA)]
+    """The network: a list of Keras layers, a Keras model, or the path of a JSON file with either."""
+    data: Data
+    """Where samples come from."""
+    optimizer: Annotated[OptimizerSection, Tagged("optimizer", "type", OPTIMIZERS, OPTIMIZERS_LATER)] | None = None
+    """How weights are updated; needed to train."""
+    loss: Annotated[LossSection, Tagged("loss function", "function", LOSSES, LOSSES_LATER)] | None = None
+    """What is minimised; needed to train and where there are test targets."""
+    checkpoints: Checkpoints | None = None
+    """What is saved, and what weights a run begins with."""
+    seed: int = Field(0, ge=0)
+    """Every random draw of the run derives from it."""
+    precision: Annotated[str, OneOf("precision", "single", "double", "bf16", "fp16")] = "single"
+    """Floating-point numbers of the network; bf16 and fp16 are mixed precision."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
+    early_stopping: EarlyStopping | None = None
+    """End training when the evaluation no longer improves."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run file that is right in itself; whether its data and shapes fit is for `rml_core.check`.
+
+    `mapping` is the user's own object (`{"neural_network": ...}`), `base` the folder relative paths are against.
+    """
+
+    file: RunFile
+    graph: Graph
+    mapping: dict[str, Any]
+    base: Path
+
+
+def read(source: Path | str | Mapping[str, Any], base: Path | str | None = None) -> Run:
+    """Read a run file, or take a mapping as one; `base` defaults to the file's folder, else the working directory.
+
+    Raises:
+        Refused: with every problem that shows without looking at the data.
+    """
+    if isinstance(source, Mapping):
+        mapping: Any = dict(source)
+        folder = Path.cwd() if base is None else Path(base)
+    else:
+        mapping = read_json(Path(source))
+        folder = Path(source).absolute().parent if base is None else Path(base)
+    section = _root(mapping)
+    problems: list[Problem] = []
+    file: RunFile | None = None
+    graph: Graph | None = None
+    try:
+        file = parse(RunFile, section, ROOT)
+    except Refused as refused:
+        problems.extend(refused.problems)
+    if "layers" in section:
+        try:
+            graph = keras_json.read(section["layers"], f"{ROOT}.layers", folder)
+        except Refused as refused:
+            problems.extend(refused.problems)
+    if problems or file is None or graph is None:
+        raise Refused(problems)
+    return Run(file, graph, mapping, folder.absolute())
+
+
+def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
+    """A copy of `mapping` with `data.batch_size=32` and the like put in; values are JSON, else text.
+
+    Raises:
+        Refused: a setting without `=`, or one that leads through something that is not an object.
+    """
+    changed: dict[str, Any] = json.loads(json.dumps(mapping))
+    problems = []
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        parts = key.removeprefix(f"{ROOT}.").split(".")
+        place: Any = changed.get(ROOT)
+        for part in parts[:-1]:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if not equals or not all(parts) or not isinstance(place, dict):
+            problems.append(Problem(f"--set {setting}", "cannot be set", "KEY=VALUE, as in data.batch_size=32"))
+        else:
+            place[parts[-1]] = value
+    if problems:
+        raise Refused(problems)
+    return changed
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a whole run file."""
+    section = RunFile.model_json_schema()
+    definitions = section.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "rml run file",
+        "type": "object",
+        "properties": {ROOT: section},
+        "required": [ROOT],
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        Refused: the file cannot be read, or is not JSON: where it stops being so, and what usually helps.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise Refused([Problem(str(path), (error.strerror or str(error)).lower())]) from None
+    except UnicodeDecodeError:
+        raise Refused([Problem(str(path), "is not text", "a JSON file in UTF-8")]) from None
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        place = f"{path}, line {error.lineno}, column {error.colno}"
+        remedy = "look for a comma, a quote or a bracket that is missing or too many just before that place"
+        raise Refused([Problem(place, f"not JSON: {error.msg}", remedy=remedy)]) from None
+    except (ValueError, RecursionError) as error:
+        raise Refused([Problem(str(path), f"not JSON: {error}")]) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"the key {shown(twice[0])} stands twice in one object")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _root(mapping: Any) -> dict[str, Any]:
+    allowed = f'one object, {{"{ROOT}": {{...}}}}'
+    if not isinstance(mapping, Mapping):
+        raise Refused([Problem("run file", f"{shown(mapping)} is not an object", allowed)])
+    problems = [Problem(str(key), "unknown key", ROOT, nearest(key, [ROOT])) for key in mapping if key != ROOT]
+    if ROOT not in mapping:
+        problems.append(Problem(ROOT, "is missing", allowed))
+    elif not isinstance(mapping[ROOT], Mapping):
+        problems.append(Problem(ROOT, f"{shown(mapping[ROOT])} is not an object", allowed))
+    if problems:
+        raise Refused(problems)
+    return dict(mapping[ROOT])

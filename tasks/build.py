@@ -1,0 +1,19 @@
+"""Build the network, its optimizer and its random state in every rank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks import ranks
+from tasks.progress import log
+
+if TYPE_CHECKING:
+    from rml_core.engine.rank import Setup
+
+
+def build(setup: Setup) -> ranks.Stage:
+    """The ranks, at the state of `setup.resume`, or new with the weights of `setup.weights`."""
+    handle = ranks.start(setup)
+    for line in ranks.said(handle):
+        log.info(line)
+    return ranks.Stage(handle)

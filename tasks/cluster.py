@@ -1,0 +1,56 @@
+"""The Dask cluster for work over many samples: embedded threads, or the cluster at an address."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rml_core.config.problem import RunFailed
+from tasks.ranks import threads
+
+Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
+
+
+@contextmanager
+def mapper(scheduler: str | None) -> Iterator[Map]:
+    """Give a `map(function, items)` that runs on the cluster at `scheduler`, or on an embedded one.
+
+    Results come in the order of the items; the first failure is raised and the rest is cancelled. Nothing is
+    started before the first call.
+    """
+    with ExitStack() as stack:
+        clients: list[Any] = []
+
+        def on_cluster(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+            if not clients:
+                clients.append(stack.enter_context(_client(scheduler)))
+            futures = clients[0].map(function, items, pure=False)
+            try:
+                return clients[0].gather(futures)
+            finally:
+                clients[0].cancel(futures)
+
+        yield on_cluster
+
+
+@contextmanager
+def _client(scheduler: str | None) -> Iterator[Any]:
+    # distributed writes its INFO lines through the root logger.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    from distributed import Client, LocalCluster
+
+    if scheduler is None:
+        embedded = LocalCluster(
+            n_workers=1, threads_per_worker=threads(), processes=False, dashboard_address=None, memory_limit=0
+        )
+        with embedded, Client(embedded) as client:
+            yield client
+        return
+    try:
+        client = Client(scheduler, timeout="10s")
+    except (OSError, TimeoutError, ValueError) as error:
+        raise RunFailed(f"no Dask scheduler answers at {scheduler} ({error})") from error
+    with client:
+        yield client
