@@ -105,9 +105,10 @@ def main(*benchmarks: Callable[[int, bool], list[Row]]) -> None:
     options = parser.parse_args()
     rows: list[Row] = []
     for benchmark in benchmarks:
-        rows += benchmark(1 if options.quick else options.rounds, options.quick)
+        measured = benchmark(1 if options.quick else options.rounds, options.quick)
         if len(benchmarks) > 1:
-            print(f"measured: {', '.join(row.name for row in rows)}", file=sys.stderr)
+            print("measured:", "; ".join(row.name for row in measured), file=sys.stderr, flush=True)
+        rows += measured
     print(table(rows))
     if not options.quick:
         sys.exit(not all(row.kept for row in rows))
