@@ -1,0 +1,93 @@
+"""What the losses share once torch is there: class-index targets, and outputs as (log-)probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rml_core.config.target import IGNORED, Target
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+class Constant:
+    """A few numbers on the device and in the type of a tensor; copied there once, not once a batch."""
+
+    def __init__(self, values: Sequence[float]):
+        self._values = tuple(values)
+        self._copies: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    def like(self, tensor: Tensor) -> Tensor:
+        place = (tensor.device, tensor.dtype)
+        if place not in self._copies:
+            # The first call may come from an evaluation; autograd refuses what was made in inference mode.
+            with torch.inference_mode(False):
+                self._copies[place] = torch.tensor(self._values, device=tensor.device, dtype=tensor.dtype)
+        return self._copies[place]
+
+    def channels(self, tensor: Tensor) -> Tensor:
+        """As (1, C, 1, ...), to go with a tensor (N, C, ...)."""
+        return self.like(tensor).view(1, -1, *[1] * (tensor.ndim - 2))
+
+
+def ignored_class(target: Target, ignore_index: int | None) -> int | None:
+    """The class index without weight. A mask's own `ignore_index` is a value in its files: the data section has
+    made `IGNORED` of it before the values became class indices."""
+    return IGNORED if target.kind == "mask" else ignore_index
+
+
+def one_hot(target: Tensor, channels: int) -> Tensor:
+    """Class indices (N, *spatial) as bool (N, channels, *spatial); one channel is the second of two classes."""
+    first = 1 if channels == 1 else 0
+    classes = torch.arange(first, first + channels, device=target.device)
+    return target.unsqueeze(1) == classes.view(1, channels, *[1] * (target.ndim - 1))
+
+
+def widened(output: Tensor) -> Tensor:
+    """Half precision as float32; everything else as it is."""
+    return output.float() if output.dtype in HALF else output
+
+
+def probabilities(output: Tensor, source: str) -> Tensor:
+    """What the network says as probabilities (N, C, ...); logits go through sigmoid (one channel) or softmax."""
+    if source == "logits":
+        wide = widened(output)
+        return wide.sigmoid() if output.shape[1] == 1 else wide.softmax(1)
+    if source == "log_softmax":
+        return widened(output).exp()
+    return widened(output)
+
+
+def log_of(probability: Tensor) -> Tensor:
+    """The log, finite at 0. The floor is the narrow type's own: the gradient 1/p has to fit in it on the way back."""
+    return widened(probability.clamp(min=torch.finfo(probability.dtype).tiny)).log()
+
+
+def share(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole, and 0 where nothing was counted."""
+    return part / whole.clamp(min=torch.finfo(part.dtype).tiny)
+
+
+def cross_entropy(p: Tensor, t: Tensor) -> Tensor:
+    """-(t log p + (1 - t) log(1 - p)), element by element."""
+    each: Tensor = _CrossEntropy.apply(p, t)  # type: ignore[no-untyped-call]
+    return each
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """With the bounds of torch's binary_cross_entropy: logs not below -100, the gradient's denominator not below
+    1e-12. torch's own raises where p is NaN, on a GPU for good; here the loss is NaN, and the run can name the
+    batch."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, t: Tensor) -> Tensor:
+        ctx.save_for_backward(p, t)
+        return -(t * p.log().clamp(min=-100) + (1 - t) * (-p).log1p().clamp(min=-100))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        p, t = ctx.saved_tensors
+        return gradient * (p - t) / (p * (1 - p)).clamp(min=1e-12), None

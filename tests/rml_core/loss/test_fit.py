@@ -1,0 +1,249 @@
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from rml_core.config.problem import Refused
+from rml_core.config.target import Target
+from rml_core.loss import LOSSES
+from rml_core.loss.fit import fit
+
+LABELS = Target("labels", (), 10)
+MASK = Target("mask", (28, 30), 2)
+VALUES = Target("values", (3, 28, 30))
+
+
+def refusal(call) -> str:
+    with pytest.raises(Refused) as refused:
+        call()
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "shape", "target", "last", "source"),
+    [
+        ({"function": "nll"}, (10,), LABELS, "log_softmax", "log_softmax"),
+        ({"function": "NLL", "source": "linear"}, (10,), LABELS, "linear", "logits"),
+        ({"function": "NLL", "source": "Softmax"}, (10,), LABELS, "softmax", "softmax"),
+        ({"function": "NLL"}, (2, 28, 30), MASK, "log_softmax", "log_softmax"),
+        ({"function": "NLL"}, (2, None, None), MASK, "log_softmax", "log_softmax"),
+        ({"function": "BCE"}, (1,), Target("labels", (), 2), "sigmoid", "sigmoid"),
+        ({"function": "BCE"}, (10,), LABELS, "linear", "logits"),
+        ({"function": "bce"}, (1, 28, 30), MASK, "hard_sigmoid", "probabilities"),
+        ({"function": "BCE"}, (3, 28, 30), VALUES, "sigmoid", "sigmoid"),
+        ({"function": "BCE", "weight": [1, 2]}, (1, 28, 30), MASK, "sigmoid", "sigmoid"),
+        ({"function": "BCE", "weight": [1, 2, 0]}, (3, 28, 30), VALUES, "sigmoid", "sigmoid"),
+        ({"function": "MSE"}, (3, 28, 30), VALUES, "relu", "probabilities"),
+        ({"function": "MSE", "source": "logits"}, (1, 28, 30), MASK, "linear", "logits"),
+        ({"function": "MSE"}, (1,), Target("values", (None,)), "linear", "probabilities"),
+        ({"function": "Dice"}, (1, 28, 30), MASK, "linear", "logits"),
+        ({"function": "dice", "weight": [2]}, (1, 28, 30), MASK, "sigmoid", "sigmoid"),
+        ({"function": "Dice"}, (2, 28, 30), Target("mask", (None, None)), "softmax", "softmax"),
+        ({"function": "Dice", "source": "probabilities"}, (2, 28, 30), MASK, "relu", "probabilities"),
+    ],
+)
+def test_what_fits(section, keys, shape, target, last, source):
+    fitted = fit(section(**keys), shape, target, last)
+    assert (fitted.source, fitted.warnings) == (source, ())
+    assert pickle.loads(pickle.dumps(fitted)) == fitted
+
+
+@pytest.mark.parametrize(
+    ("keys", "shape", "target", "last", "warning"),
+    [
+        (
+            {"function": "NLL"},
+            (10,),
+            LABELS,
+            "softmax",
+            "neural_network.loss: NLL takes log-probabilities and the network ends in softmax: the log is taken. "
+            'Ending in log_softmax is more exact; "source": "softmax" says that this is meant',
+        ),
+        (
+            {"function": "BCE", "source": "logits"},
+            (10,),
+            LABELS,
+            "sigmoid",
+            'neural_network.loss.source: is "logits", but the network ends in sigmoid',
+        ),
+        (
+            {"function": "NLL"},
+            (12,),
+            LABELS,
+            "log_softmax",
+            "neural_network.loss: the network has 12 outputs, the targets 10 classes",
+        ),
+    ],
+)
+def test_what_is_warned_of(section, keys, shape, target, last, warning):
+    assert fit(section(**keys), shape, target, last).warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    ("keys", "shape", "target", "last", "message"),
+    [
+        (
+            {"function": "NLL"},
+            (10,),
+            LABELS,
+            "linear",
+            "neural_network.loss: NLL takes log-probabilities, and the network ends in linear\n"
+            '    end the network with log_softmax, or say "source": "logits"',
+        ),
+        (
+            {"function": "NLL"},
+            (10,),
+            LABELS,
+            "relu",
+            "neural_network.loss: NLL takes log-probabilities, and the network ends in relu\n"
+            '    end the network with log_softmax, or say with "source" what it gives',
+        ),
+        (
+            {"function": "NLL", "source": "sigmoid"},
+            (10,),
+            LABELS,
+            "sigmoid",
+            'neural_network.loss.source: NLL cannot use "sigmoid"\n'
+            "    allowed: log_softmax, softmax, probabilities, logits\n"
+            "    end the network with log_softmax, or use BCE",
+        ),
+        (
+            {"function": "Dice"},
+            (2, 28, 30),
+            MASK,
+            "tanh",
+            "neural_network.loss: Dice takes probabilities or logits, and the network ends in tanh\n"
+            '    end the network with sigmoid or softmax, or say with "source" what it gives',
+        ),
+        (
+            {"function": "BCE"},
+            (1, 28, 30),
+            MASK,
+            "softmax",
+            "neural_network.loss: softmax over the one channel of (1, 28, 30) gives 1 whatever the network says\n"
+            "    end the network with sigmoid",
+        ),
+        (
+            {"function": "NLL"},
+            (10, 7, 7),
+            LABELS,
+            "log_softmax",
+            "neural_network.loss: NLL cannot compare the network's output (10, 7, 7) with the targets, one class of 10 "
+            "a sample\n    end the network with Flatten or a global pooling, and a Dense layer",
+        ),
+        (
+            {"function": "NLL"},
+            (2, 28, 28),
+            MASK,
+            "log_softmax",
+            "neural_network.loss: NLL cannot compare the network's output (2, 28, 28) with the targets, one class of 2 "
+            "a pixel of (28, 30)\n    let the last layer's height, width and so on be (28, 30)",
+        ),
+        (
+            {"function": "NLL"},
+            (3, 28, 30),
+            VALUES,
+            "log_softmax",
+            "neural_network.loss: NLL compares the network's output (3, 28, 30) with a class index, and the targets "
+            "are values (3, 28, 30)\n"
+            '    use labels, or masks with "target_is_mask": true; or another loss, MSE for example',
+        ),
+        (
+            {"function": "MSE"},
+            (1, 28, 30),
+            VALUES,
+            "linear",
+            "neural_network.loss: MSE cannot compare the network's output (1, 28, 30) with the targets (3, 28, 30)\n"
+            "    make the last layer give (3, 28, 30)",
+        ),
+        (
+            {"function": "NLL"},
+            (1, 28, 30),
+            MASK,
+            "log_softmax",
+            "neural_network.loss: NLL takes an output for each class: the network's output (1, 28, 30) has one, "
+            "against the targets, one class of 2 a pixel of (28, 30)\n"
+            "    end the network with 2 outputs and log_softmax, or use BCE",
+        ),
+        (
+            {"function": "BCE"},
+            (1,),
+            LABELS,
+            "sigmoid",
+            "neural_network.loss: BCE takes an output for each class: the network's output (1,) has 1, against the "
+            "targets, one class of 10 a sample\n    end the network with 10 outputs",
+        ),
+        (
+            {"function": "NLL", "weight": [1, 2]},
+            (10,),
+            LABELS,
+            "log_softmax",
+            "neural_network.loss.weight: has 2 numbers, the network's output (10,) needs 10\n"
+            "    allowed: one number a class",
+        ),
+        (
+            {"function": "NLL", "weight": [1]},
+            (8, 4),
+            LABELS,
+            "linear",
+            "neural_network.loss: NLL cannot compare the network's output (8, 4) with the targets, one class of 10 a "
+            "sample\n    end the network with Flatten or a global pooling, and a Dense layer\n"
+            "neural_network.loss: NLL takes an output for each class: the network's output (8, 4) has 8, against the "
+            "targets, one class of 10 a sample\n    end the network with 10 outputs\n"
+            "neural_network.loss.weight: has 1 numbers, the network's output (8, 4) needs 8\n"
+            "    allowed: one number a class\n"
+            "neural_network.loss: NLL takes log-probabilities, and the network ends in linear\n"
+            '    end the network with log_softmax, or say "source": "logits"',
+        ),
+    ],
+)
+def test_what_is_refused(section, keys, shape, target, last, message):
+    assert refusal(lambda: fit(section(**keys), shape, target, last)) == message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            {"function": "Jaccard"},
+            'loss.function: loss function "Jaccard" is not available yet\n    allowed: NLL, BCE, MSE, Dice',
+        ),
+        (
+            {"function": "burgers_pde"},
+            'loss.function: loss function "Burgers_PDE" is not available yet\n    allowed: NLL, BCE, MSE, Dice',
+        ),
+        (
+            {"function": "nl"},
+            'loss.function: unknown loss function "nl"\n    allowed: NLL, BCE, MSE, Dice\n    did you mean "NLL"?',
+        ),
+        (
+            {"function": "NLL", "source": "log"},
+            'loss.source: unknown source "log"\n    allowed: sigmoid, softmax, log_softmax, logits, probabilities\n'
+            '    did you mean "logits"?',
+        ),
+        (
+            {"function": "NLL", "weight": [0, 0]},
+            "loss.weight: weighs nothing\n    allowed: one number a class, not all of them 0",
+        ),
+        (
+            {"function": "Dice", "weight": [1, -2]},
+            "loss.weight[1]: -2 does not fit\n    allowed: greater than or equal to 0",
+        ),
+        (
+            {"function": "MSE", "weight": [1]},
+            "loss.weight: unknown key\n    allowed: function, source",
+        ),
+    ],
+)
+def test_a_section_that_is_wrong_in_itself(section, keys, message):
+    assert refusal(lambda: section(**keys)) == message
+
+
+def test_neither_sections_nor_fit_need_torch():
+    code = "import sys, rml_core.loss.fit; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_table_holds_the_names(section):
+    assert all(section(function=name.lower()).function == name for name in LOSSES)
