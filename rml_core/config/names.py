@@ -31,7 +31,8 @@ def unknown_name(
     """The error for a name that stands in no table; the names in `later` are the language's, but not here yet."""
     names = list(names)
     if not isinstance(given, str):
-        return wrong(f"{shown(given)} is not the name of a {what}", listed(names), key=key)
+        article = "an" if what[0] in "aeiou" else "a"
+        return wrong(f"{shown(given)} is not the name of {article} {what}", listed(names), key=key)
     coming = {name.casefold(): name for name in later}
     if given.casefold() in coming:
         return wrong(f"{what} {shown(coming[given.casefold()])} is not available yet", listed(names), key=key)

@@ -1,0 +1,31 @@
+"""A problem's text."""
+
+import pickle
+
+import pytest
+
+from rml_core.config.problem import Problem, Refused, collect, nearest, shown
+
+
+def test_a_problem_in_words():
+    problem = Problem("a.b", "3 does not fit", "1, 2", "take one of them")
+    assert str(problem) == "a.b: 3 does not fit\n    allowed: 1, 2\n    take one of them"
+    assert str(Problem("", "nothing")) == "nothing"
+
+
+def test_problems_are_collected_and_survive_a_process_border():
+    def refuse(where: str) -> None:
+        raise Refused([Problem(where, "is wrong")])
+
+    with pytest.raises(Refused) as refused:
+        collect(lambda: refuse("a"), lambda: None, lambda: refuse("b"))
+    assert str(refused.value) == "a: is wrong\nb: is wrong"
+    assert pickle.loads(pickle.dumps(refused.value)).problems == refused.value.problems
+    collect(lambda: None)
+
+
+def test_values_are_shown_as_json_and_cut():
+    assert shown({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
+    assert shown("x" * 200) == '"' + "x" * 75 + " ..."
+    assert nearest("resise", ["resize", "rotate"]) == 'did you mean "resize"?'
+    assert nearest("qqq", ["resize"]) == ""
