@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -55,10 +55,20 @@ class Normalize(TransformSection):
         return shape
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
+        array = array.copy()
+        self.apply_into(array)
+        return array
+
+    def apply_into(self, array: np.ndarray) -> None:
+        mean, std = self._numbers
+        array -= mean
+        array /= std
+
+    @cached_property
+    def _numbers(self) -> tuple[np.ndarray, np.ndarray]:
         import numpy as np
 
-        mean, std = (np.asarray(numbers, np.float32) for numbers in (self.normalize.mean, self.normalize.std))
-        return (array - mean) / std
+        return np.asarray(self.normalize.mean, np.float32), np.asarray(self.normalize.std, np.float32)
 
 
 @lru_cache(maxsize=1)

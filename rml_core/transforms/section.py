@@ -27,7 +27,8 @@ class DoesNotFit(ValueError):
 class TransformSection(Section):
     """One transform of a list. Arrays are (H, W, C); masks are (H, W, 1) of integers.
 
-    `random`: draws anew for each sample and epoch, in training only. `elementwise`: moves no pixel. `on_masks`:
+    `random`: draws anew for each sample and epoch, in training only. `elementwise`: moves no pixel, and
+    `apply_into` does it to many samples at once. `on_masks`:
     acts on masks too. `on_floats`: takes 8 and 16 bit images as floats in [0, 1].
     """
 
@@ -46,6 +47,10 @@ class TransformSection(Section):
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
         """`array` (H, W, C) transformed; a pure function of its arguments."""
+        raise NotImplementedError
+
+    def apply_into(self, array: np.ndarray) -> None:
+        """`apply` in place, to `array` (..., C) float32; for elementwise transforms only."""
         raise NotImplementedError
 
 

@@ -1,0 +1,316 @@
+"""What stays on disk between the files and training: prepared once, found again by the identity of what made it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rml_core.config.problem import RunFailed
+from rml_core.config.target import Target
+from rml_core.data import images
+from rml_core.data.section import Data, Role
+from rml_core.data.store import Alike, Index, NotAlike, Unlike
+from rml_core.data.survey import NAMED, Survey
+from rml_core.transforms.chain import Chain
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+Place = Alike | Unlike
+Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A handle on prepared samples; what is long stays in the folder's manifest.
+
+    `mask_values`: each raw value of the masks with a file that has it. `preloaded`: the decoded samples are in the
+    folder; otherwise they are read from their files when due.
+    """
+
+    folder: str
+    data: Data
+    role: Role
+    count: int
+    sample_shape: tuple[int | None, ...]
+    target: Target | None
+    classes: tuple[str, ...] | None
+    mask_values: tuple[tuple[int, str], ...]
+    batch_size: int
+
+    @property
+    def preloaded(self) -> bool:
+        return self.data.preload
+
+    @property
+    def batches(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The input files."""
+        return tuple(_manifest(self.folder)["inputs"])
+
+    @property
+    def targets(self) -> tuple[str, ...] | None:
+        """The target files, where targets are files."""
+        targets = _manifest(self.folder)["targets"]
+        return None if targets is None else tuple(targets)
+
+    @property
+    def labels(self) -> tuple[int, ...] | None:
+        labels = _manifest(self.folder)["labels"]
+        return None if labels is None else tuple(labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The samples' paths below the input folder: the names of their predictions."""
+        return tuple(_manifest(self.folder)["names"])
+
+    def is_whole(self) -> bool:
+        """Whether every file is there with the size it was written with."""
+        return _is_whole(Path(self.folder))
+
+
+def key_of(survey: Survey, data: Data) -> str:
+    """The identity of prepared samples: the files (path, size, time of change) and all that decides what is stored.
+    Raises `RunFailed` where a file has vanished."""
+    made_by = {
+        "format": FORMAT,
+        "role": survey.role,
+        "names": survey.names,
+        "files": [_identity(path) for path in survey.inputs],
+        "targets": None if survey.targets is None else [_identity(path) for path in survey.targets],
+        "labels": survey.labels,
+        "classes": survey.classes,
+        "gray": (data.input_gray, data.target_gray),
+        "mask": data.target_is_mask,
+        "stored": data.preload and [_leading(chain) for chain in (data.input_chain, data.target_chain)],
+    }
+    return hashlib.blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
+
+
+def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared:  # noqa: A002
+    """Prepare the samples in a folder of their own below `under`, or find them there.
+
+    With `preload`, samples are decoded, go through the leading deterministic transforms, and are stored in the decoded
+    type. Masks are read in any case, for their distinct values. `map(function, jobs)` gives the results in order; it
+    may run the function (a module's, picklable) anywhere that sees the same files. The folder appears under its name
+    only when whole. Raises `RunFailed` naming the files that cannot be decoded, or when the disk is full.
+    """
+    folder = under.absolute() / f"{survey.role}-{key_of(survey, data)}"
+    if not _is_whole(folder):
+        under.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            _build(survey, data, building, map)
+            _put_in_place(building, folder)
+        except OSError as error:
+            raise RunFailed(f"samples cannot be prepared in {under}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        _manifest.cache_clear()
+    values = tuple((value, path) for value, path in _manifest(str(folder))["mask_values"])
+    return Prepared(
+        str(folder), data, survey.role, survey.count, survey.sample_shape, survey.target, survey.classes, values,
+        survey.batch_size,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """Samples `start` onwards. Places are None where nothing is stored; `targets` is None where they are no files."""
+
+    start: int
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...] | None
+    data: Data
+    input_place: Place | None
+    target_place: Place | None
+
+
+@dataclass(frozen=True)
+class Done:
+    failures: list[str]
+    mask_values: dict[int, str]
+    input_index: Index
+    target_index: Index
+    alike: bool = True
+
+
+def run_job(job: Job) -> Done:
+    """Decode, apply the leading transforms, store; what cannot be decoded is collected, not raised."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    failures: list[str] = []
+    values: dict[int, str] = {}
+    inputs: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    for path in job.inputs if job.input_place else ():
+        try:
+            inputs.append(job.data.input_chain.lead(images.decode(path, job.data.input_gray)))
+        except RunFailed as error:
+            failures.append(str(error))
+    for path in job.targets or ():
+        try:
+            array = _decode_target(path, job.data)
+        except RunFailed as error:
+            failures.append(str(error))
+            continue
+        if job.data.target_is_mask:
+            for value in _distinct(array):
+                values.setdefault(value, path)
+        if job.target_place:
+            targets.append(job.data.target_chain.lead(array))
+    if failures:
+        return Done(failures, {}, [], [])
+    try:
+        input_index = job.input_place.write(job.start, inputs) if job.input_place else []
+        target_index = job.target_place.write(job.start, targets) if job.target_place else []
+    except NotAlike:
+        return Done([], {}, [], [], alike=False)
+    return Done([], values, input_index, target_index)
+
+
+def _decode_target(path: str, data: Data) -> np.ndarray:
+    return (images.decode_mask if data.target_is_mask else images.decode)(path, data.target_gray)
+
+
+def _distinct(mask: np.ndarray) -> list[int]:
+    if mask.dtype in (np.uint8, np.uint16):
+        return np.flatnonzero(np.bincount(mask.ravel())).tolist()
+    return np.unique(mask).tolist()
+
+
+def _build(survey: Survey, data: Data, folder: Path, map: Map) -> None:  # noqa: A002
+    if data.preload:
+        results = _store(survey, data, folder, map)
+    elif survey.targets and data.target_is_mask:
+        results = _run(survey, data, [], map)
+    else:
+        results = []
+    values: dict[int, str] = {}
+    for done in results:
+        for value, path in done.mask_values.items():
+            values.setdefault(value, path)
+    for file in folder.iterdir():
+        with open(file, "rb") as stored:
+            os.fsync(stored.fileno())
+    manifest = {
+        "inputs": survey.inputs,
+        "targets": survey.targets,
+        "names": survey.names,
+        "labels": survey.labels,
+        "mask_values": sorted(values.items()),
+        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+    }
+    with open(folder / MANIFEST, "w") as text:
+        json.dump(manifest, text)
+        text.flush()
+        os.fsync(text.fileno())
+
+
+def _store(survey: Survey, data: Data, folder: Path, map: Map) -> list[Done]:  # noqa: A002
+    """Decode and store all samples: as one array where they turn out like the first."""
+    names = ("inputs", "targets") if survey.targets else ("inputs",)
+    try:
+        first = [data.input_chain.lead(images.decode(survey.inputs[0], data.input_gray))]
+        if survey.targets:
+            first.append(data.target_chain.lead(_decode_target(survey.targets[0], data)))
+    except RunFailed:
+        alike = []
+    else:
+        alike = [Alike.create(folder, name, survey.count, array) for name, array in zip(names, first, strict=True)]
+        results = _run(survey, data, alike, map)
+        if all(done.alike for done in results):
+            return results
+    for place in alike:
+        os.unlink(place.path)
+    unlike = [Unlike.create(folder, name) for name in names]
+    results = _run(survey, data, unlike, map)
+    unlike[0].finish([row for done in results for row in done.input_index])
+    if survey.targets:
+        unlike[1].finish([row for done in results for row in done.target_index])
+    return results
+
+
+def _run(survey: Survey, data: Data, places: Sequence[Place], map: Map) -> list[Done]:  # noqa: A002
+    step = min(64, max(1, -(-survey.count // 64)))
+    input_place, target_place = [*places, None, None][:2]
+    jobs = [
+        Job(
+            start,
+            survey.inputs[start : start + step],
+            survey.targets[start : start + step] if survey.targets else None,
+            data,
+            input_place,
+            target_place,
+        )
+        for start in range(0, survey.count, step)
+    ]
+    results: list[Done] = list(map(run_job, jobs))
+    failures = [failure for done in results for failure in done.failures]
+    if failures:
+        more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
+        raise RunFailed("; ".join(failures[:NAMED]) + more)
+    return results
+
+
+def _identity(path: str) -> tuple[str, int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise RunFailed(f"{path}: cannot be read: {error.strerror}") from None
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _leading(chain: Chain) -> list[Any]:
+    return [step.transform.model_dump() for step in chain.steps[: chain.leading]]
+
+
+@lru_cache(maxsize=4)
+def _manifest(folder: str) -> dict[str, Any]:
+    return json.loads((Path(folder) / MANIFEST).read_text())
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes: dict[str, int] = json.loads((folder / MANIFEST).read_text())["sizes"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed left half built, a day ago or earlier."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86400:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
+    """Rename; a damaged folder makes way, a whole one that another run has put there meanwhile stays."""
+    if folder.exists() and not _is_whole(folder):
+        away = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        os.rename(folder, away / "damaged")
+        shutil.rmtree(away, ignore_errors=True)
+    try:
+        os.rename(building, folder)
+    except OSError:
+        if not _is_whole(folder):
+            raise

@@ -1,0 +1,162 @@
+"""Samples of a prepared role, opened in the rank: each one, or many at once where only arithmetic is left to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rml_core.config.problem import RunFailed
+from rml_core.config.seed import generator
+from rml_core.data import images
+from rml_core.data.masks import Mapped, to_classes
+from rml_core.data.prepared import Prepared
+from rml_core.data.store import Reader
+from rml_core.transforms.chain import Step, as_float
+from rml_core.transforms.section import size_of
+
+
+class Samples:
+    """What `prepared` stands for. `mapped`, `ignore_index`: how raw mask values become classes (`masks.mapping`).
+
+    `alike`: all are of one shape; otherwise each is `alone` in its batch. Safe to use from several threads.
+    """
+
+    def __init__(self, prepared: Prepared, mapped: Mapped = None, ignore_index: int | None = None) -> None:
+        self.prepared, self.data = prepared, prepared.data
+        self.count = prepared.count
+        self._input_chain, self._target_chain = self.data.input_chain, self.data.target_chain
+        self._draws = any(
+            step.transform.random for chain in (self._input_chain, self._target_chain) for step in chain.steps
+        )
+        self._mapped, self._ignore_index = mapped, ignore_index
+        self._input_files, self._target_files = prepared.inputs, prepared.targets
+        self._labels = None if prepared.labels is None else np.asarray(prepared.labels, np.int64)
+        folder = Path(prepared.folder)
+        self._inputs = Reader(folder, "inputs") if prepared.preloaded else None
+        self._targets = Reader(folder, "targets") if prepared.preloaded and self._target_files else None
+        self.input_shape = _channels_last(prepared.sample_shape)
+        self._target_shape: tuple[Any, ...] = prepared.target.shape if prepared.target else ()
+        self.alike = None not in self.input_shape and None not in self._target_shape
+        self._gathered = {training: self._gatherable(training) for training in (False, True)}
+
+    @cached_property
+    def floats(self) -> int:
+        """How many numbers a sample is in a batch; 0 where samples differ."""
+        return int(np.prod([size or 0 for size in self.input_shape]))
+
+    def gathers(self, training: bool) -> bool:
+        """Whether batches are cut from arrays that are there, with nothing but arithmetic left to do."""
+        return self._gathered[training]
+
+    def new_batch(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Room for `count` samples that are all alike: inputs (N, H, W, C) float32 and targets."""
+        target = self.prepared.target
+        inputs: np.ndarray = np.empty((count, *self.input_shape), np.float32)
+        if target is None:
+            return inputs, None
+        if target.kind == "values":
+            return inputs, np.empty((count, *_channels_last(target.shape)), np.float32)
+        return inputs, np.empty((count, *self._target_shape), np.int64)
+
+    def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """A batch of one sample, of whatever shape. Raises `ValueError` for more."""
+        if len(indices) != 1:
+            raise ValueError(f"samples of different shapes cannot be a batch of {len(indices)}")
+        array, target = self.sample(int(indices[0]), seed, epoch, training)
+        return as_float(array)[None], None if target is None else np.asarray(target)[None]
+
+    def fill(
+        self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, seed: int, epoch: int, training: bool
+    ) -> None:
+        """Write the samples `indices` into the rows of `inputs` and `targets` (made by `new_batch`)."""
+        if self.gathers(training):
+            self._gather(indices, inputs, targets, training)
+            return
+        for row, index in enumerate(indices):
+            array, target = self.sample(int(index), seed, epoch, training)
+            if array.shape != inputs.shape[1:]:
+                raise RunFailed(self._changed(int(index), array.shape, inputs.shape[1:]))
+            as_float(array, inputs[row])
+            if targets is not None:
+                if np.shape(target) != targets.shape[1:]:
+                    raise RunFailed(self._changed(int(index), np.shape(target), targets.shape[1:]))
+                targets[row] = target
+
+    def sample(self, index: int, seed: int, epoch: int, training: bool) -> tuple[np.ndarray, Any]:
+        """Sample `index` as it is in `epoch`: input (H, W, C), and its target: a class index, (H, W) of class indices
+        or (H, W, C) float32, None where there is none. Raises `RunFailed` naming the file."""
+        rng = generator(seed, "transform", epoch, index) if training and self._draws else None
+        draws: dict[int, Any] = {}
+        path = self._input_files[index]
+        try:
+            array = self._inputs[index] if self._inputs else self._decoded_input(path)
+            array = self._input_chain.finish(array, rng, draws, training)
+            if self._labels is not None:
+                return array, self._labels[index]
+            if self._target_files is None:
+                return array, None
+            path = self._target_files[index]
+            target = self._targets[index] if self._targets else self._decoded_target(path)
+            target = self._target_chain.finish(target, rng, draws, training)
+        except RunFailed:
+            raise
+        except Exception as error:  # whatever OpenCV or numpy says of this sample
+            raise RunFailed(f"{path}: cannot be transformed: {' '.join(str(error).split())}") from error
+        if self.data.target_is_mask:
+            return array, to_classes(target[:, :, 0], self._mapped, self._ignore_index)
+        return array, as_float(target)
+
+    def _decoded_input(self, path: str) -> np.ndarray:
+        return self._input_chain.lead(images.decode(path, self.data.input_gray))
+
+    def _decoded_target(self, path: str) -> np.ndarray:
+        decode = images.decode_mask if self.data.target_is_mask else images.decode
+        return self._target_chain.lead(decode(path, self.data.target_gray))
+
+    def _changed(self, index: int, given: tuple[int, ...], expected: tuple[int, ...]) -> str:
+        files = [self._input_files[index], *([self._target_files[index]] if self._target_files else [])]
+        one, other = (size_of((shape[0], shape[1], 1)) for shape in (given, expected))
+        return f"{', '.join(files)}: gives {one}, not {other} as before: has the file changed?"
+
+    def _gatherable(self, training: bool) -> bool:
+        sides = [(self._input_chain, self._inputs)]
+        if self._target_files is not None:
+            sides.append((self._target_chain, self._targets))
+        return all(
+            reader is not None
+            and reader.alike is not None
+            and all(step.transform.elementwise for step in chain.remaining(training))
+            for chain, reader in sides
+        )
+
+    def _gather(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, training: bool) -> None:
+        assert self._inputs is not None
+        assert self._inputs.alike is not None
+        _floats(self._inputs.alike.take(indices, axis=0), self._input_chain.remaining(training), inputs)
+        if targets is None:
+            return
+        if self._labels is not None:
+            self._labels.take(indices, out=targets)
+            return
+        assert self._targets is not None
+        assert self._targets.alike is not None
+        raw = self._targets.alike.take(indices, axis=0)
+        if self.data.target_is_mask:
+            targets[...] = to_classes(raw[..., 0], self._mapped, self._ignore_index)
+        else:
+            _floats(raw, self._target_chain.remaining(training), targets)
+
+
+def _floats(raw: np.ndarray, steps: Sequence[Step], out: np.ndarray) -> None:
+    """What `Chain.finish` and `as_float` make of each sample, for many at once."""
+    as_float(raw, out)
+    for step in steps:
+        step.transform.apply_into(out)
+
+
+def _channels_last(shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+    return (*shape[1:], shape[0])
