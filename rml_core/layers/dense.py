@@ -1,0 +1,51 @@
+"""Dense: a matrix on the channels."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from rml_core.layers.activations import ActivationName, named
+from rml_core.layers.initializers import GlorotUniform, Initial, Zeros
+from rml_core.layers.section import Applied, LayerSection, Null, Run, Shape, Weight, channels
+
+
+class Kernel(LayerSection):
+    """The keys of all layers with a kernel and a bias."""
+
+    activation: ActivationName = "linear"
+    use_bias: bool = True
+    kernel_initializer: Initial = GlorotUniform()
+    bias_initializer: Initial = Zeros()
+    kernel_regularizer: Null = None
+    bias_regularizer: Null = None
+    kernel_constraint: Null = None
+    bias_constraint: Null = None
+
+    @property
+    def applied(self) -> Applied:
+        return named(self.activation)
+
+    def bias(self, size: int) -> tuple[Weight, ...]:
+        return (Weight("bias", "bias", (size,), self.bias_initializer),) if self.use_bias else ()
+
+
+class Dense(Kernel):
+    units: int = Field(gt=0)
+    lora_rank: Null = None
+    lora_alpha: Null = None
+    quantization_config: Null = None
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return (*shapes[0][:-1], self.units)
+
+    def weights(self, *shapes: Shape) -> tuple[Weight, ...]:
+        kernel = Weight("kernel", "weight", (channels(shapes[0]), self.units), self.kernel_initializer, axes=(1, 0))
+        return (kernel, *self.bias(self.units))
+
+    def fresh(self, shapes: tuple[Shape, ...]) -> bool:
+        return len(shapes[0]) == 1
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
+        from rml_core.layers.modules import dense
+
+        return dense.dense(channels(shapes[0]), self.units, self.use_bias, len(shapes[0]))

@@ -1,0 +1,298 @@
+"""A network as its file describes it (`Graph`), and with every shape worked out (`Network`), without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from rml_core.config.problem import Problem, Refused
+from rml_core.layers.dropout import Dropout
+from rml_core.layers.reshaping import Flatten, Reshape
+from rml_core.layers.section import LayerSection, Misfit, Shape, Weight, say
+
+# The output of no node: what the graph itself is given.
+GIVEN = -1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A layer, or a nested model, as the file lists it; `where` is its JSON path."""
+
+    name: str
+    class_name: str
+    content: LayerSection | Graph
+    where: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of an entry on the outputs of other nodes (`GIVEN`: on the graph's input)."""
+
+    entry: int
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One input, one output; `nodes` are in an order in which they can run, `output` is one of them.
+
+    `input_shape` is channels last without the batch, None for sizes that are not known, and None altogether where
+    the file says nothing. `layers` counts the file's entries, as `rml network` does.
+    """
+
+    entries: tuple[Entry, ...]
+    nodes: tuple[Node, ...]
+    output: int
+    input_shape: Shape | None
+    trainable: bool
+    keras_version: int
+    where: str
+
+    @property
+    def layers(self) -> int:
+        return len(self.entries)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with its weights, however often it is called. A nested model's layers are named `outer/inner`."""
+
+    name: str
+    class_name: str
+    section: LayerSection
+    where: str
+    shapes: tuple[Shape, ...]
+    output_shape: Shape
+    weights: tuple[Weight, ...]
+
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(weight.shape) for weight in self.weights)
+
+    @property
+    def trainable(self) -> int:
+        if not self.section.trainable:
+            return 0
+        return sum(math.prod(weight.shape) for weight in self.weights if weight.learned)
+
+
+@dataclass(frozen=True)
+class Call:
+    """`layer` called on values: 0 is the network's input, k the output of call k - 1."""
+
+    layer: int
+    inputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer as a table shows it: channels-last output shape, counts of weights, the layers it is fed by."""
+
+    name: str
+    class_name: str
+    output_shape: Shape
+    parameters: int
+    trainable: int
+    inbound: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph without nesting, every shape known but for sizes that only the data decides (None).
+
+    `calls` run in order, and the value `output` is the result. `input_shape` and `output_shape` are channels first
+    without the batch, `output_shape_keras` channels last.
+    """
+
+    graph: Graph
+    unique: tuple[Layer, ...]
+    calls: tuple[Call, ...]
+    output: int
+    input_shape: Shape
+    output_shape_keras: Shape
+
+    @property
+    def output_shape(self) -> Shape:
+        return channels_first(self.output_shape_keras)
+
+    @property
+    def parameters(self) -> int:
+        """Counted as Keras counts: moving statistics are parameters, not trainable ones."""
+        return sum(layer.parameters for layer in self.unique)
+
+    @property
+    def trainable(self) -> int:
+        return sum(layer.trainable for layer in self.unique)
+
+    @property
+    def layers(self) -> int:
+        return self.graph.layers
+
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers in the network."""
+        return any(layer.section.random for layer in self.unique)
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        fed: dict[int, dict[str, None]] = {index: {} for index in range(len(self.unique))}
+        for call in self.calls:
+            names = (self.unique[self.calls[value - 1].layer].name for value in call.inputs if value)
+            fed[call.layer].update(dict.fromkeys(names))
+        return tuple(
+            Row(layer.name, layer.class_name, layer.output_shape, layer.parameters, layer.trainable, tuple(fed[index]))
+            for index, layer in enumerate(self.unique)
+        )
+
+    @property
+    def last_layer(self) -> str:
+        """The JSON path of the layer that gives the output."""
+        return self.unique[self.calls[self.output - 1].layer].where if self.output else self.graph.where
+
+    @property
+    def last_activation(self) -> str:
+        """What the output's numbers are: `softmax`, `log_softmax` (over the channels), `sigmoid`, `linear`, ..."""
+        value = self.output
+        while value:
+            call = self.calls[value - 1]
+            layer = self.unique[call.layer]
+            applied = layer.section.applied
+            if applied.name in ("softmax", "log_softmax"):
+                return applied.name if applied.axis in (-1, len(layer.output_shape)) else "linear"
+            if applied.name != "linear" or not _passes(layer):
+                return applied.name
+            value = call.inputs[0]
+        return "linear"
+
+
+def _passes(layer: Layer) -> bool:
+    """Whether the layer leaves each place's channels as they are."""
+    if isinstance(layer.section, Reshape | Flatten):
+        return layer.shapes[0][-1] == layer.output_shape[-1]
+    return isinstance(layer.section, Dropout) or (
+        not layer.weights and type(layer.section).module is LayerSection.module
+    )
+
+
+def channels_first(shape: Shape) -> Shape:
+    return (*shape[-1:], *shape[:-1])
+
+
+def channels_last(shape: Shape) -> Shape:
+    return (*shape[1:], *shape[:1])
+
+
+def infer(graph: Graph, sample_shape: Iterable[int | None] | None) -> Network:
+    """The network for samples of `sample_shape`, channels first; None: of the shape that the file itself carries.
+
+    Raises `Refused` with every layer that cannot take what it is given.
+    """
+    shape = graph.input_shape
+    if sample_shape is not None:
+        given = channels_last(tuple(sample_shape))
+        if shape is not None and not _compatible(shape, given):
+            raise Refused([_other_input(graph, shape, given)])
+        shape = given
+    if shape is None:
+        remedy = 'give its first layer "batch_input_shape": [null, height, width, channels]'
+        raise Refused([Problem(graph.where, "the network does not say the shape of its input", "", remedy)])
+    return _Flattening(graph).network(shape)
+
+
+def _compatible(declared: Shape, given: Shape) -> bool:
+    return len(declared) == len(given) and all(
+        a is None or b is None or a == b for a, b in zip(declared, given, strict=True)
+    )
+
+
+def _other_input(graph: Graph, declared: Shape, given: Shape) -> Problem:
+    remedy = "write null for the sizes that may vary, or make the samples fit"
+    if len(declared) == len(given) and declared[-1] != given[-1]:
+        remedy = "make the channels agree: mind grayscale"
+    what = f"the network's input is {say(declared)}, channels last, but the samples are {say(given)}"
+    return Problem(graph.where, what, "", remedy)
+
+
+class _Flattening:
+    """Walks a graph and the graphs nested in it, calling layer after layer on shapes."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.layers: list[Layer] = []
+        self.calls: list[Call] = []
+        self.shapes: list[Shape | None] = []  # of the values; None where a layer before could not be called
+        self.places: dict[str, int] = {}
+        self.problems: list[Problem] = []
+
+    def network(self, shape: Shape) -> Network:
+        self.shapes.append(shape)
+        output = self._run(self.graph, 0, "", True)
+        last = self.shapes[output]
+        if self.problems or last is None:
+            raise Refused(self.problems)
+        return Network(self.graph, tuple(self.layers), tuple(self.calls), output, channels_first(shape), last)
+
+    def _run(self, graph: Graph, given: int, prefix: str, trainable: bool) -> int:
+        """The value that is the output of `graph`, called on the value `given`."""
+        values: list[int] = []
+        for node in graph.nodes:
+            entry = graph.entries[node.entry]
+            inputs = tuple(given if index == GIVEN else values[index] for index in node.inputs)
+            name, learns = prefix + entry.name, trainable and graph.trainable
+            if isinstance(entry.content, Graph):
+                self._expect(entry, entry.content, inputs)
+                values.append(self._run(entry.content, inputs[0], name + "/", learns))
+            elif (
+                prefix and entry.content.declared_shape and node.inputs == (GIVEN,) and entry.class_name == "InputLayer"
+            ):
+                values.append(inputs[0])
+            else:
+                values.append(self._call(entry, entry.content, inputs, name, learns))
+        return values[graph.output]
+
+    def _expect(self, entry: Entry, graph: Graph, inputs: tuple[int, ...]) -> None:
+        shape = self.shapes[inputs[0]]
+        if len(inputs) != 1:
+            self._problem(entry, f"takes one input, and is given {len(inputs)}")
+        elif graph.input_shape and shape and not _compatible(graph.input_shape, shape):
+            self._problem(entry, f"its input is {say(graph.input_shape)}, but it is given {say(shape)}")
+            self.shapes[inputs[0]] = None
+
+    def _call(self, entry: Entry, section: LayerSection, inputs: tuple[int, ...], name: str, learns: bool) -> int:
+        shapes = tuple(shape for value in inputs if (shape := self.shapes[value]) is not None)
+        output = None
+        if len(shapes) == len(inputs):
+            if section.trainable and not learns:
+                section = section.model_copy(update={"trainable": False})
+            try:
+                section.check(shapes)
+                output = section.output_shape(*shapes)
+                self._add(Layer(name, entry.class_name, section, entry.where, shapes, output, section.weights(*shapes)))
+            except Misfit as misfit:
+                self._problem(entry, misfit.what, misfit.remedy)
+                output = None
+        self.calls.append(Call(self.places.get(name, -1), inputs))
+        self.shapes.append(output)
+        return len(self.calls)
+
+    def _add(self, layer: Layer) -> None:
+        if layer.name not in self.places:
+            self.places[layer.name] = len(self.layers)
+            self.layers.append(layer)
+            return
+        first = self.layers[self.places[layer.name]]
+        if first.where != layer.where:
+            raise Misfit(f'another layer is called "{layer.name}" too', "give every layer a name of its own")
+        if [weight.shape for weight in first.weights] != [weight.shape for weight in layer.weights] or any(
+            len(a) != len(b) for a, b in zip(first.shapes, layer.shapes, strict=False)
+        ):
+            raise Misfit(
+                f"it is shared by inputs {say(first.shapes[0])} and {say(layer.shapes[0])}, which need other weights"
+            )
+
+    def _problem(self, entry: Entry, what: str, remedy: str = "") -> None:
+        problem = Problem(entry.where, f'layer "{entry.name}" ({entry.class_name}): {what}', "", remedy)
+        if problem not in self.problems:
+            self.problems.append(problem)

@@ -1,0 +1,1 @@
+"""The torch side of the layers, a family a file; imported only when a network is built."""

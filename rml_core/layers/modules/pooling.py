@@ -1,0 +1,67 @@
+"""Pooling of tensors (N, C, *spatial)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rml_core.layers.modules.convolution import flat
+from rml_core.layers.padding import Sizes, same_each
+from rml_core.layers.section import Run
+
+_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
+def max_pooling(pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
+    plain = partial(_MAX[len(pool)], kernel_size=pool, stride=strides)
+    return _padded(plain, partial(plain, ceil_mode=True), pool, strides, padding)
+
+
+def average_pooling(pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
+    """With `same` the elements that padding adds are not counted, as TensorFlow does; explicit zeros are."""
+    plain = partial(_AVERAGE[len(pool)], kernel_size=pool, stride=strides)
+    return _padded(plain, partial(plain, ceil_mode=True, count_include_pad=False), pool, strides, padding)
+
+
+def _padded(plain: Run, ceiling: Run, pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
+    if padding == "same":
+        return SamePooling(ceiling, pool, strides)
+    if isinstance(padding, tuple) and any(padding):
+        return partial(_with_zeros, pool=plain, around=flat(tuple((size, size) for size in padding)))
+    return plain
+
+
+def _with_zeros(x: Tensor, pool: Run, around: list[int]) -> Tensor:
+    return pool(F.pad(x, around))
+
+
+class SamePooling(nn.Module):
+    """`same` without a copy: windows that reach beyond the end are what torch calls ceiling mode.
+
+    Where an axis does not stride and its window is even, the one window too many at the beginning is left out.
+    """
+
+    def __init__(self, ceiling: Run, pool: Sizes, strides: Sizes):
+        super().__init__()
+        self.ceiling, self.pool, self.strides = ceiling, pool, strides
+        self.first = tuple(int(stride == 1 and size % 2 == 0) for size, stride in zip(pool, strides, strict=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads = same_each(tuple(x.shape[2:]), self.pool, self.strides)
+        y = self.ceiling(x, padding=tuple(pad[0] + more for pad, more in zip(pads, self.first, strict=True)))
+        for axis, first in enumerate(self.first, start=2):
+            if first:
+                y = y.narrow(axis, 1, y.shape[axis] - 1)
+        return y
+
+
+def global_max(rank: int, keepdims: bool) -> Run:
+    return partial(torch.amax, dim=tuple(range(2, rank + 2)), keepdim=keepdims)
+
+
+def global_average(rank: int, keepdims: bool) -> Run:
+    return partial(torch.mean, dim=tuple(range(2, rank + 2)), keepdim=keepdims)

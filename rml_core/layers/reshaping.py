@@ -1,0 +1,141 @@
+"""Layers that move elements, repeat them, or put zeros between them."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from rml_core.config.names import OneOf, wrong
+from rml_core.config.problem import shown
+from rml_core.layers.padding import Pair, Sizes
+from rml_core.layers.section import ChannelsLast, LayerSection, Misfit, Run, Shape, per_axis, say
+
+
+class Flatten(LayerSection):
+    data_format: ChannelsLast = None
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        return (None if None in shape else math.prod(size or 0 for size in shape),)
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.flatten if len(shapes[0]) > 1 else None
+
+
+def _target(value: object) -> object:
+    sizes = value if isinstance(value, list | tuple) else [value]
+    if (
+        not sizes
+        or not all(type(size) is int and (size > 0 or size == -1) for size in sizes)
+        or list(sizes).count(-1) > 1
+    ):
+        raise wrong(f"{shown(value)} is not a shape", "a list of sizes, of which one may be -1")
+    return tuple(sizes)
+
+
+class Reshape(LayerSection):
+    target_shape: Annotated[Sizes, BeforeValidator(_target)]
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        known = math.prod(size for size in self.target_shape if size != -1)
+        if None in shape:
+            return tuple(None if size == -1 else size for size in self.target_shape)
+        total = math.prod(size or 0 for size in shape)
+        if total != known and (-1 not in self.target_shape or total % known):
+            raise Misfit(
+                f"the {total} elements of its input {say(shape)} cannot be given the shape {say(self.target_shape)}"
+            )
+        return tuple(total // known if size == -1 else size for size in self.target_shape)
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.reshape(len(shapes[0]), self.target_shape)
+
+
+class _UpSampling(LayerSection):
+    size: Sizes = Field(default=2, validate_default=True)
+    data_format: ChannelsLast = None
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _one_an_axis(cls, value: object) -> object:
+        assert cls.rank is not None
+        return per_axis(value, cls.rank)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        larger = (None if size is None else size * by for size, by in zip(shape, self.size, strict=False))
+        return (*larger, shape[-1])
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.upsampling(self.size, "nearest")
+
+
+class UpSampling1D(_UpSampling):
+    rank = 1
+
+
+class UpSampling2D(_UpSampling):
+    rank = 2
+
+    interpolation: Annotated[
+        str, OneOf("interpolation", "nearest", "bilinear", later=("bicubic", "lanczos3", "lanczos5", "area"))
+    ] = "nearest"
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.upsampling(self.size, self.interpolation)
+
+
+class UpSampling3D(_UpSampling):
+    rank = 3
+
+
+class _ZeroPadding(LayerSection):
+    padding: tuple[Pair, ...] = Field(default=1, validate_default=True)
+    data_format: ChannelsLast = None
+
+    @field_validator("padding", mode="before")
+    @classmethod
+    def _pairs(cls, value: Any) -> object:
+        """An integer; one an axis; or a pair an axis. In one dimension a list is the pair."""
+        assert cls.rank is not None
+        axes = value if isinstance(value, list | tuple) else [value] * cls.rank
+        if cls.rank == 1 and isinstance(value, list | tuple) and len(value) == 2:
+            axes = [value]
+        if len(axes) != cls.rank:
+            raise wrong(
+                f"{shown(value)} does not fit", f"an integer, or a list of {cls.rank}: integers, or [before, after]"
+            )
+        return tuple(per_axis(axis, 2, least=0) for axis in axes)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        larger = (None if size is None else size + sum(pair) for size, pair in zip(shape, self.padding, strict=False))
+        return (*larger, shape[-1])
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.zero_padding(self.padding)
+
+
+class ZeroPadding1D(_ZeroPadding):
+    rank = 1
+
+
+class ZeroPadding2D(_ZeroPadding):
+    rank = 2
+
+
+class ZeroPadding3D(_ZeroPadding):
+    rank = 3
