@@ -27,7 +27,7 @@ class NLL(Ignoring):
     def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import Constant, ignored_class, log_of, share, widened
+        from rml_core.loss.classes import Constant, log_of, share, widened
 
         logits = fitted.source == "logits"
         log_probabilities = fitted.source == "log_softmax"
@@ -36,7 +36,7 @@ class NLL(Ignoring):
             return widened(output) if logits or log_probabilities else log_of(output)
 
         compare = F.cross_entropy if logits else F.nll_loss
-        ignored = ignored_class(target, self.ignore_index)
+        ignored = self.ignored(target)
         if ignored is None and self.weight is None:
             return lambda output, target: compare(scores(output), target)
 
@@ -73,7 +73,7 @@ class BCE(Weighted):
         import torch
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import HALF, Constant, cross_entropy, ignored_class, one_hot, share, widened
+        from rml_core.loss.classes import HALF, Constant, cross_entropy, one_hot, share, widened
 
         logits, log_probabilities = fitted.source == "logits", fitted.source == "log_softmax"
 
@@ -104,7 +104,7 @@ class BCE(Weighted):
 
             return of_values
 
-        ignored = ignored_class(target, None)
+        ignored = self.ignored(target)
         table = Constant([*(self.weight or (1.0, 1.0)), 0.0])
 
         def of_classes(output: Tensor, target: Tensor) -> Tensor:
@@ -132,10 +132,10 @@ class MSE(LossSection):
     def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import ignored_class, one_hot, share, widened
+        from rml_core.loss.classes import one_hot, share, widened
 
         channels = output_shape[0] or 1
-        ignored = ignored_class(target, None)
+        ignored = self.ignored(target)
         values = target.kind == "values"
 
         def objective(output: Tensor, target: Tensor) -> Tensor:

@@ -28,18 +28,18 @@ class Dice(Ignoring):
     """Added to both sides of the fraction."""
 
     def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
-        from rml_core.loss.classes import Constant, ignored_class, one_hot, probabilities, share
+        from rml_core.loss.classes import Constant, most_probable, one_hot, probabilities, share
 
         channels = output_shape[0] or 1
         source, smooth, values = fitted.source, self.smooth, target.kind == "values"
-        ignored = None if values else ignored_class(target, self.ignore_index)
+        ignored = self.ignored(target)
         weights = Constant(self.weight or [1.0] * channels)
         over = (0, *range(2, len(output_shape) + 1))
 
         def objective(output: Tensor, target: Tensor) -> Tensor:
             p = probabilities(output, source)
             t = target if values else one_hot(target, channels)
-            chosen = one_hot(p.detach().argmax(1), channels) if channels > 1 else None
+            chosen = one_hot(most_probable(p.detach()), channels) if channels > 1 else None
             if ignored is not None:
                 kept = (target != ignored).unsqueeze(1)
                 p, t = p * kept, t & kept

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from rml_core.config.names import OneOf, wrong
 from rml_core.config.section import FromList, Section
-from rml_core.config.target import Target
+from rml_core.config.target import IGNORED, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,10 @@ class LossSection(Section, ABC):
         """How many numbers `weight` must have for that many output channels; None: the loss takes no weight."""
         return None
 
+    def ignored(self, target: Target) -> int | None:
+        """The class index in targets that has no part in loss and metrics; None: every one counts."""
+        return IGNORED if target.kind == "mask" else None
+
     @abstractmethod
     def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
         """The function of output (N, C, *spatial) and target to a scalar on the same device.
@@ -84,3 +88,8 @@ class Ignoring(Weighted):
 
     ignore_index: int | None = None
     """Targets of this class have no part in the loss: a class index for labels, the value in the file for masks."""
+
+    def ignored(self, target: Target) -> int | None:
+        # A mask's ignore_index is a value in its files: the data section has made IGNORED of it, and the class
+        # indices of the other values need not be the values themselves.
+        return self.ignore_index if target.kind == "labels" else super().ignored(target)

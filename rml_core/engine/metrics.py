@@ -1,0 +1,142 @@
+"""What an evaluation measures besides the loss: counts that stay on the device until the pass is over.
+
+Counts of several ranks are added before `result` divides, so that no figure depends on how samples are split.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rml_core.config.target import IGNORED, Target
+from rml_core.loss.classes import most_probable
+
+Counts = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+class Metric(ABC):
+    """Counts over a pass; where there is nothing to divide by, a figure is nan."""
+
+    @abstractmethod
+    def update(self, output: Tensor, target: Tensor) -> None:
+        """Add a batch: output (N, C, *spatial) and target as the loss gets them. Does not wait for the device."""
+
+    @abstractmethod
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The counts until now; those of several ranks are to be added key by key."""
+
+    @abstractmethod
+    def result(self, state: Counts) -> dict[str, Any]:
+        """`accuracy`, and figures of the kind, from counts."""
+
+
+def metrics_for(
+    output_shape: tuple[int | None, ...], target: Target, source: str, ignored: int | None = None
+) -> Metric:
+    """The metric for outputs (C, *spatial) that are `source` (`Fitted.source`), against `target`.
+
+    `ignored`: a class index in labels that does not count (`LossSection.ignored`); `IGNORED` never does in masks.
+    """
+    if target.kind == "values":
+        return Errors()
+    threshold = {"logits": 0.0, "log_softmax": math.log(0.5)}.get(source, 0.5)
+    figures = Regions if target.kind == "mask" else Labels
+    return figures(output_shape[0] or 1, threshold, IGNORED if target.kind == "mask" else ignored)
+
+
+class Classes(Metric):
+    """For each class how often it was right, predicted, and there. One channel tells two classes apart, the second
+    from `threshold` on."""
+
+    def __init__(self, channels: int, threshold: float, ignored: int | None):
+        self.channels, self.threshold, self.ignored = channels, threshold, ignored
+        self.classes = max(channels, 2)
+        self._counts: Tensor | None = None
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        predicted = (output[:, 0] >= self.threshold).long() if self.channels == 1 else most_probable(output)
+        kept = torch.ones_like(target, dtype=torch.bool) if self.ignored is None else target != self.ignored
+        # What does not count goes to a row of its own, so that no size depends on the values.
+        rest = self.classes
+        rows = [
+            torch.where(kept & (predicted == target), target, rest),
+            torch.where(kept, predicted, rest) + (rest + 1),
+            torch.where(kept, target, rest) + 2 * (rest + 1),
+        ]
+        places = torch.stack(rows).flatten()
+        counts = torch.zeros(3 * (rest + 1), dtype=torch.int64, device=target.device)
+        counts = counts.scatter_add(
+            0, places, torch.ones((), dtype=torch.int64, device=target.device).expand_as(places)
+        )
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        shape = (3, self.classes + 1)
+        counts = np.zeros(shape, np.int64) if self._counts is None else self._counts.cpu().numpy().reshape(shape)
+        right, predicted, support = counts[:, :-1]
+        return {"right": right, "predicted": predicted, "support": support}
+
+
+class Labels(Classes):
+    """Accuracy is the fraction of samples whose class is right."""
+
+    def result(self, state: Counts) -> dict[str, Any]:
+        right, predicted, support = (np.asarray(state[key]) for key in ("right", "predicted", "support"))
+        return {
+            "accuracy": float(_ratio(right.sum(), support.sum())),
+            "precision": _ratio(right, predicted).tolist(),
+            "recall": _ratio(right, support).tolist(),
+            "support": support.tolist(),
+        }
+
+
+class Regions(Classes):
+    """Accuracy is Dice: the foreground's with one channel, else the mean over the classes that are in the targets
+    or the predictions; 1 where there is nothing in either."""
+
+    def result(self, state: Counts) -> dict[str, Any]:
+        right, predicted, support = (np.asarray(state[key]) for key in ("right", "predicted", "support"))
+        dice = _ratio(2 * right, predicted + support)
+        judged = dice[1:] if self.channels == 1 else dice
+        there = judged[~np.isnan(judged)]
+        return {
+            "accuracy": float(there.mean()) if there.size else 1.0,
+            "dice": dice.tolist(),
+            "iou": _ratio(right, predicted + support - right).tolist(),
+        }
+
+
+class Errors(Metric):
+    """Mean absolute error and root mean square error over all numbers of all samples; no accuracy."""
+
+    def __init__(self) -> None:
+        self._sums: Tensor | None = None
+        self._count = 0
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        difference = output.to(torch.promote_types(output.dtype, torch.float32)) - target
+        sums = torch.stack([difference.abs().sum(dtype=torch.float64), difference.square().sum(dtype=torch.float64)])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._count += difference.numel()
+
+    def state(self) -> dict[str, np.ndarray[Any, Any]]:
+        sums = np.zeros(2) if self._sums is None else self._sums.cpu().numpy()
+        return {"absolute": sums[0], "squared": sums[1], "count": np.array(self._count)}
+
+    def result(self, state: Counts) -> dict[str, Any]:
+        return {
+            "accuracy": math.nan,
+            "mae": float(_ratio(state["absolute"], state["count"])),
+            "rmse": float(np.sqrt(_ratio(state["squared"], state["count"]))),
+        }
+
+
+def _ratio(part: Any, whole: Any) -> np.ndarray[Any, Any]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.asarray(whole) > 0, np.divide(part, whole), np.nan)
