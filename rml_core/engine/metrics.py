@@ -61,25 +61,19 @@ class Classes(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         predicted = (output[:, 0] >= self.threshold).long() if self.channels == 1 else most_probable(output)
+        predicted, target = predicted.flatten(), target.flatten()
         kept = torch.ones_like(target, dtype=torch.bool) if self.ignored is None else target != self.ignored
-        # What does not count goes to a row of its own, so that no size depends on the values.
-        rest = self.classes
-        rows = [
-            torch.where(kept & (predicted == target), target, rest),
-            torch.where(kept, predicted, rest) + (rest + 1),
-            torch.where(kept, target, rest) + 2 * (rest + 1),
-        ]
-        places = torch.stack(rows).flatten()
-        counts = torch.zeros(3 * (rest + 1), dtype=torch.int64, device=target.device)
-        counts = counts.scatter_add(
-            0, places, torch.ones((), dtype=torch.int64, device=target.device).expand_as(places)
-        )
+        # What does not count adds 0 to a class that is there: no size depends on the values.
+        target = torch.where(kept, target, 0)
+        right, counted = ((predicted == target) & kept).long(), kept.long()
+        none = torch.zeros(self.classes, dtype=torch.int64, device=target.device)
+        places = ((target, right), (predicted, counted), (target, counted))
+        counts = torch.stack([none.scatter_add(0, index, ones) for index, ones in places])
         self._counts = counts if self._counts is None else self._counts + counts
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
-        shape = (3, self.classes + 1)
-        counts = np.zeros(shape, np.int64) if self._counts is None else self._counts.cpu().numpy().reshape(shape)
-        right, predicted, support = counts[:, :-1]
+        counts = np.zeros((3, self.classes), np.int64) if self._counts is None else self._counts.cpu().numpy()
+        right, predicted, support = counts
         return {"right": right, "predicted": predicted, "support": support}
 
 
