@@ -75,7 +75,6 @@ def validate(
 ) -> None:
     """Say every problem of every file."""
     from rml_core.check import check
-
     from rml_core.config.problem import Refused
     from rml_core.run import read
 
@@ -102,9 +101,8 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Show what a run would do, without doing it."""
-    from rml_core.check import check
-
     from flows.plan import plan as plan_of
+    from rml_core.check import check
     from rml_core.run import read
 
     planned = _or_problems(file, lambda: plan_of(check(read(file), app_name)))
@@ -211,7 +209,6 @@ def _run(
 
     def checked_run() -> Any:
         from rml_core.check import check
-
         from tasks.ranks import refuse_several, threads
 
         refuse_several(ranks)
@@ -241,7 +238,12 @@ def _run(
             return tracking.run(checked, resume=resume, ranks=ranks, scheduler=scheduler)
         from flows.phases import as_it_is, execute
 
-        return execute(checked, as_it_is, resuming=resume, scheduler=scheduler)
+        outcome = execute(checked, as_it_is, resuming=resume, scheduler=scheduler)
+        if outcome.places.logs is not None:
+            from flows import report
+
+            report.of(outcome)
+        return outcome
 
     with console.shown(checked.run.file.num_epochs, evaluates):
         outcome = _or_problems(file, executed)

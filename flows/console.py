@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +16,18 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
 
-def line_of(trained: Any, evaluated: Any | None, last: int) -> str:
-    """`epoch 3/12  loss 0.2718  test loss 0.3141  accuracy 0.9500  1234 samples/s`."""
+def line_of(trained: Any | None, evaluated: Any | None, last: int) -> str:
+    """`epoch 3/12  loss 0.2718  test loss 0.3141  accuracy 0.9500  1234 samples/s`; either may be missing."""
     parts = []
     if trained is not None:
         parts += [f"epoch {trained.epoch}/{last}", f"loss {trained.loss:.4g}"]
-    else:
-        parts.append(f"evaluation of epoch {evaluated.epoch}" if evaluated is not None else "")
-    if evaluated is not None:
-        if evaluated.loss == evaluated.loss:
-            parts.append(f"test loss {evaluated.loss:.4g}")
-        if evaluated.accuracy == evaluated.accuracy:
-            parts.append(f"accuracy {evaluated.accuracy:.4f}")
-    rate = (trained if trained is not None else evaluated).samples_per_s
-    parts.append(f"{rate:.0f} samples/s")
+    elif evaluated is not None:
+        parts.append(f"evaluation of epoch {evaluated.epoch}")
+    if evaluated is not None and math.isfinite(evaluated.loss):
+        parts.append(f"test loss {evaluated.loss:.4g}")
+    if evaluated is not None and math.isfinite(evaluated.accuracy):
+        parts.append(f"accuracy {evaluated.accuracy:.4f}")
+    parts += [f"{each.samples_per_s:.0f} samples/s" for each in (trained, evaluated) if each is not None][:1]
     return "  ".join(parts)
 
 

@@ -7,16 +7,19 @@ never imported.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rml_core.check import Checked
-
 from flows.places import Places
-from flows.plan import plan
+from flows.plan import Plan, plan
 from flows.training import Do, Loop, as_it_is, run_groups
+from rml_core.check import Checked
+from rml_core.config.paths import resolve
+from rml_core.config.problem import Refused, RunFailed
+from rml_core.data.masks import Mapped, check_known, mapping
 from rml_core.engine import log
 from rml_core.engine.claim import claimed
 from tasks import ranks
@@ -26,7 +29,9 @@ from tasks.progress import log as say
 from tasks.transform import transform
 
 if TYPE_CHECKING:
+    from rml_core.data.prepared import Prepared
     from rml_core.engine.evaluation import Gallery
+    from rml_core.engine.rank import Setup
     from rml_core.resume import Position
 
 __all__ = ["Outcome", "as_it_is", "execute"]
@@ -51,6 +56,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         RunFailed: during it.
     """
     began = time.perf_counter()
+    do = _saying_where(do)
     places = Places.of(checked)
     with claimed(places.make()):
         position = _position(checked, places) if resuming is not None else None
@@ -61,7 +67,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         prepared = _prepare(checked, planned, do, scheduler)
         from tasks.build import build
 
-        setup = _setup(checked, places, position, prepared)
+        setup = _setup(checked, places, position, prepared, _mask_mapping(checked, prepared))
         if places.debug is not None:
             from rml_core.layers.dot import to_dot
 
@@ -89,6 +95,23 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             )
 
 
+def _saying_where(do: Do) -> Do:
+    """What goes wrong in a phase is said with the phase's name, in one line."""
+
+    def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return do(name, function, *arguments)
+        except Refused:
+            raise
+        except RunFailed as failed:
+            raise RunFailed(f"{name}: {failed}") from failed
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise RunFailed(f"{name}: {type(error).__name__}: {text}") from error
+
+    return call
+
+
 def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> dict[str, Prepared]:
     """The samples of each role, ready for the ranks."""
     prepared: dict[str, Prepared] = {}
@@ -105,10 +128,32 @@ def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> 
     return prepared
 
 
+def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:
+    """Which raw values of the masks stand for the classes; a value unseen in training is refused."""
+    if checked.target is None or checked.target.kind != "mask":
+        return None
+    classes = max(checked.network.output_shape[0] or 2, 2)
+    ignored = getattr(checked.run.file.loss, "ignore_index", None)
+    training, test = prepared.get("training"), prepared.get("test")
+    if training is not None:
+        mapped = mapping(dict(training.mask_values), classes, ignored)
+        if mapped is not None:
+            say.info("mask values " + ", ".join(f"{value} -> {index}" for index, value in enumerate(mapped)))
+    elif checked.learned is not None:
+        mapped = checked.learned.mask_values
+    else:
+        assert test is not None
+        mapped = mapping(dict(test.mask_values), classes, ignored)
+    if test is not None and test.target is not None:
+        check_known(dict(test.mask_values), mapped, classes, ignored)
+    return mapped
+
+
 def _setup(
     checked: Checked, places: Places, position: Position | None, prepared: dict[str, Prepared], mapped: Mapped
 ) -> Setup:
     from rml_core.engine.rank import Setup
+    from rml_core.resume import text_of
 
     file = checked.run.file
     weights = file.checkpoints.load if file.checkpoints is not None else None

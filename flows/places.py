@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rml_core.check import Checked
-
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.engine.log import LogFiles

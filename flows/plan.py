@@ -109,9 +109,7 @@ def plan(checked: Checked, epoch: int = 0, batch: int = 0) -> Plan:
     return Plan(
         app=checked.app,
         load={role: Phase(f"load {role}", "load") for role in prepared},
-        transform={
-            role: Phase(f"transform {role}", "transform") for role in prepared if checked.transforms_first(role)
-        },
+        transform={role: Phase(f"transform {role}", "transform") for role in prepared if checked.transforms_first},
         build=Phase("build network", "build"),
         groups=tuple(_groups(checked, epoch, batch)),
         samples={"train": counts["training"], "test": counts["test"]},

@@ -10,10 +10,31 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
 
+    from flows.phases import Outcome
     from rml_core.engine.evaluation import Gallery
 
 COLUMNS = 8
+
+
+def of(outcome: Outcome) -> bytes:
+    """The picture, as PNG; it goes beside the logs too."""
+    picture = draw(outcome.history, outcome.gallery, outcome.classes)
+    if outcome.places.logs is not None:
+        write(outcome.places.logs.report, picture)
+    return picture
+
+
+def markdown(outcome: Outcome) -> str:
+    """A table with a row an epoch, and the files that were written."""
+    keys = ["epoch", "train_loss", "test_loss", "accuracy", "learning_rate", "samples_per_s"]
+    keys = [key for key in keys if any(key in row for row in outcome.history)]
+    lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
+    lines += [
+        "| " + " | ".join(f"{row[key]:.6g}" if key in row else "" for key in keys) + " |" for row in outcome.history
+    ]
+    return "\n".join([*lines, "", *(f"- `{path}`" for path in outcome.places.written())])
 
 
 def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ...]) -> bytes:
@@ -25,14 +46,15 @@ def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ..
     rows = -(-len(pictures) // COLUMNS)
     figure = Figure(figsize=(12, 4 + 1.75 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    curves, *sheet = figure.subfigures(2, 1, height_ratios=[4, 1.75 * rows]) if rows else (figure,)
-    _curves(curves.subplots(1, 2), history)
-    if sheet:
-        axes = sheet[0].subplots(rows, COLUMNS, squeeze=False).ravel()
+    curves: FigureBase = figure
+    if rows:
+        curves, sheet = figure.subfigures(2, 1, height_ratios=[4, 1.75 * rows])  # type: ignore[misc]
+        axes = sheet.subplots(rows, COLUMNS, squeeze=False).ravel()
         for axis in axes:
             axis.set_axis_off()
         for axis, index in zip(axes, pictures, strict=False):
             _sample(axis, gallery, index, classes)
+    _curves(curves.subplots(1, 2), history)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()

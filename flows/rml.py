@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, task
@@ -15,13 +17,16 @@ from flows import report
 from flows.phases import Outcome, execute
 from rml_core.check import Checked, check
 from rml_core.run import ROOT, read, schema
-from tasks.load import load
+from tasks.load import Source, cache_folder, load
 from tasks.ranks import refuse_several
 from tasks.transform import transform
 
 # What load and transform leave lies on disk, under a key of what it was made from. Their task runs are cached by that
 # key; a prepared folder that is gone or damaged is made again.
 PREPARED = {load, transform}
+
+# Prefect refuses parameters of more than 524,288 bytes.
+MOST_PARAMETER_BYTES = 500_000
 
 
 def _section_schema() -> dict[str, Any]:
@@ -35,22 +40,20 @@ RunFile = Annotated[dict[str, Any], WithJsonSchema(_section_schema())]
 
 def as_task(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """A phase as a Prefect task run named `name`."""
-    kind = function.__name__.replace("_", " ").strip()
+    options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
     if function in PREPARED:
-        source = arguments[0]
-        cached = task(
-            function,
-            name=kind,
-            task_run_name=name,
-            cache_key_fn=lambda context, parameters: f"rml-{kind}-{source.key}",
-            refresh_cache=not source.is_whole(),
-            persist_result=True,
-        )
-        return cached(*arguments)
-    return task(function, name=kind, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(*arguments)
+        source: Source = arguments[0]
+        key = f"rml-{source.key}"
+        options = {
+            "cache_key_fn": lambda context, parameters: key,
+            "refresh_cache": not source.is_whole(),
+            "persist_result": True,
+        }
+    kind = function.__name__.strip("_").replace("_", " ")
+    return task(name=kind, task_run_name=name, **options)(function)(*arguments)
 
 
-@flow(name="rml", persist_result=False, validate_parameters=False)
+@flow(name="rml", persist_result=False)
 def rml(
     neural_network: RunFile,
     app: str | None = None,
@@ -61,10 +64,51 @@ def rml(
 ) -> None:
     """Train, evaluate or run a network as a run file says.
 
-    neural_network: the run file's content. app: dnn. base: the folder that relative paths are against.
-    resume: "auto" goes on from the newest checkpoint. ranks: training processes. scheduler: the address of a
-    Dask cluster.
+    Args:
+        neural_network: The run file's content.
+        app: What the run is for: dnn.
+        base: The folder that relative paths are against; left out, the working directory.
+        resume: "auto" goes on from the newest checkpoint of the latest run.
+        ranks: Training processes.
+        scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     refuse_several(ranks)
-    checked = check(read({ROOT: neural_network}, base), app)
-    publish(execute(checked, as_task, resuming=resume, scheduler=scheduler), checked)
+    publish(execute(check(read({ROOT: neural_network}, base), app), as_task, resuming=resume, scheduler=scheduler))
+
+
+def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, scheduler: str | None) -> Outcome:
+    """Run the flow in this process on what has been checked already."""
+    outcomes: list[Outcome] = []
+
+    @flow(name=rml.name, description=rml.description, persist_result=False)
+    def here(
+        neural_network: RunFile,
+        app: str | None = None,
+        base: str | None = None,
+        resume: str | None = None,
+        ranks: int | None = None,
+        scheduler: str | None = None,
+    ) -> None:
+        outcomes.append(execute(checked, as_task, resuming=resume, scheduler=scheduler))
+        publish(outcomes[0])
+
+    here(_within_limit(checked.run.mapping[ROOT]), checked.app, str(checked.run.base), resume, ranks, scheduler)
+    return outcomes[0]
+
+
+def publish(outcome: Outcome) -> None:
+    """The picture and the figures of a run as artifacts of its flow run."""
+    picture = base64.b64encode(report.of(outcome)).decode()
+    create_image_artifact(f"data:image/png;base64,{picture}", key="report", description="curves and test samples")
+    create_markdown_artifact(report.markdown(outcome), key="figures", description="figures an epoch, and files")
+
+
+def _within_limit(section: dict[str, Any]) -> dict[str, Any]:
+    """`section`, with its network by reference where Prefect would not take it as a parameter."""
+    if len(json.dumps(section)) < MOST_PARAMETER_BYTES:
+        return section
+    text = json.dumps(section["layers"])
+    path = cache_folder() / "networks" / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return {**section, "layers": str(path)}

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rml_core.check import Checked
-
     from flows.phases import Outcome
+    from rml_core.check import Checked
 
 _starting: threading.Thread | None = None
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from rml_core import apps
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
+from rml_core.data.section import Role
 from rml_core.data.survey import Survey, survey
 from rml_core.layers.graph import Network, infer
 from rml_core.loss.fit import fit
-from rml_core.loss.section import Fitted
+from rml_core.loss.section import Fitted, LossSection
 from rml_core.run import ROOT, Run
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the data of an earlier training were: names of classes, and the raw mask values that stand for classes."""
+
+    classes: tuple[str, ...] | None
+    mask_values: tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Checked:
     network: Network
     target: Target | None
     fitted: Fitted | None
+    learned: Learned | None
     warnings: tuple[str, ...]
 
     @property
@@ -44,9 +55,13 @@ class Checked:
                 return each.classes
         return ()
 
-    def transforms_first(self, role: str) -> bool:
-        """Preloaded samples of `role` are kept as the leading deterministic transforms leave them."""
-        return self.run.file.data.preload and self.run.file.data.has_leading_transforms
+    @property
+    def transforms_first(self) -> bool:
+        """Preloaded samples are kept as the leading deterministic transforms leave them."""
+        data = self.run.file.data
+        of_files = data.targets is not None and data.targets.of_files
+        chains = [data.input_chain, *([data.target_chain] if of_files else [])]
+        return data.preload and any(chain.leading for chain in chains)
 
 
 def check(run: Run, app: str | None = None, skip_data: bool = False) -> Checked:
@@ -69,53 +84,60 @@ def check(run: Run, app: str | None = None, skip_data: bool = False) -> Checked:
     file = run.file
     name = attempt(lambda: apps.named(app))
     if name is not None:
-        problems += apps.APPS[name].problems(file)
+        problems += apps.APPS[name].problems(
+            trains=file.data.input_path is not None,
+            evaluates=file.data.test_input_path is not None,
+            optimizer=file.optimizer,
+            loss=file.loss,
+            early_stopping=file.early_stopping,
+        )
     problems += _files(run)
-    training = test = None
+    surveys: dict[Role, Survey | None] = {}
+    learned = None
     if not skip_data:
-        training = attempt(lambda: survey(file.data, "training", run.base))
-        known = attempt(lambda: _known_classes(run)) if file.data.input_path is None else None
+        if file.data.input_path is None:
+            learned = attempt(lambda: _learned(run))
+        classes = learned.classes if learned is not None else None
+        training = surveys["training"] = attempt(lambda: survey(file.data, "training", run.base))
         if training is not None:
-            known = training.classes
-        test = attempt(lambda: survey(file.data, "test", run.base, known))
-    surveys = [each for each in (training, test) if each is not None]
-    network = target = fitted = None
-    if surveys or skip_data:
-        shape = surveys[0].sample_shape if surveys else None
-        network = attempt(lambda: infer(run.graph, shape))
-    if network is not None:
-        for other in surveys[1:]:
-            if other.sample_shape != surveys[0].sample_shape:
-                attempt(lambda other=other: infer(run.graph, other.sample_shape))  # type: ignore[misc]
-        for each in surveys:
-            if each.target is None:
-                continue
-            target = target or each.target
-            if file.loss is not None:
-                found = attempt(
-                    lambda each=each: fit(file.loss, network.output_shape, each.target, network.last_activation)  # type: ignore
-                )
-                fitted = fitted or found
-            elif each.role == "test":
-                what = "is missing: test targets need one"
-                remedy = f"add a loss, or leave {ROOT}.data.test_target_path out"
-                problems.append(Problem(f"{ROOT}.loss", what, remedy=remedy))
-    if training is not None and training.target is None:
-        what = "is missing: training needs targets"
-        problems.append(Problem(f"{ROOT}.data.target_path", what, remedy="give target_path and target_type"))
+            classes = training.classes
+        surveys["test"] = attempt(lambda: survey(file.data, "test", run.base, classes))
+    found = [each for each in surveys.values() if each is not None]
+    network: Network | None = None
+    fitted: Fitted | None = None
+    for shape in dict.fromkeys(each.sample_shape for each in found) if found else [None] if skip_data else []:
+        inferred = attempt(partial(infer, run.graph, shape))
+        network = network or inferred
+    for each in found:
+        problems += _targets(each, file.loss)
+        if each.target is not None and network is not None and file.loss is not None:
+            fits = attempt(partial(fit, file.loss, network.output_shape, each.target, network.last_activation))
+            fitted = fitted or fits
     if problems:
         raise Refused(dict.fromkeys(problems))
     assert name is not None
     assert network is not None
-    warnings = [warning for each in surveys for warning in each.warnings]
+    warnings = [warning for each in found for warning in each.warnings]
     warnings += fitted.warnings if fitted is not None else ()
-    return Checked(run, name, training, test, network, target, fitted, tuple(warnings))
+    target = next((each.target for each in found if each.target is not None), None)
+    training, test = surveys.get("training"), surveys.get("test")
+    return Checked(run, name, training, test, network, target, fitted, learned, tuple(warnings))
+
+
+def _targets(found: Survey, loss: LossSection | None) -> list[Problem]:
+    if found.role == "training" and found.target is None:
+        what = "is missing: training needs targets"
+        return [Problem(f"{ROOT}.data.target_path", what, remedy="give target_path and target_type")]
+    if found.role == "test" and found.target is not None and loss is None:
+        remedy = f"add a loss, or leave {ROOT}.data.test_target_path out"
+        return [Problem(f"{ROOT}.loss", "is missing: test targets need one", remedy=remedy)]
+    return []
 
 
 def _files(run: Run) -> list[Problem]:
     """Files that the run file names outside of the data."""
     section = run.file.checkpoints
-    if section is None or section.load is None or "://" in section.load:
+    if section is None or section.load is None:
         return []
     path = resolve(section.load, run.base)
     if path.is_file():
@@ -124,15 +146,19 @@ def _files(run: Run) -> list[Problem]:
     return [Problem(f"{ROOT}.checkpoints.load", what, "a file with weights")]
 
 
-def _known_classes(run: Run) -> tuple[str, ...] | None:
-    """The class names that the loaded checkpoint was trained with, where a run only evaluates."""
+def _learned(run: Run) -> Learned | None:
+    """What the loaded checkpoint knows, where a run only evaluates; None: it is none of ours, or there is none."""
     section = run.file.checkpoints
-    if section is None or section.load is None or run.file.data.targets is None:
+    if section is None or section.load is None:
         return None
     path = resolve(section.load, run.base)
-    if not path.is_file() or run.file.data.targets.of_files:
+    if not path.is_file():
         return None
-    from rml_core.checkpoints import torch_files
+    # Reading it takes torch: only the few runs that need to know pay for the import.
+    from rml_core.checkpoints import native
 
-    saved = torch_files.header(path, f"{ROOT}.checkpoints.load")
-    return tuple(saved["classes"]) or None if saved is not None else None
+    saved = native.read(path, f"{ROOT}.checkpoints.load", ours=False)
+    if saved is None:
+        return None
+    values = saved["mask_values"]
+    return Learned(tuple(saved["classes"]) or None, tuple(values) if values is not None else None)

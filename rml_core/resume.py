@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rml_core.checkpoints import native
+from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, shown
-from rml_core.run import ROOT, Run, read
+from rml_core.run import ROOT, Run, read, read_json
 
 # What may change between a run and its continuation: how long it is, how it is watched, and where things go.
 FREE = {
@@ -63,9 +64,11 @@ def find(run: Run, folder: Path) -> tuple[Position | None, list[str]]:
     return Position(path, saved["run_id"], saved["started"], saved["epoch"], saved["batch"]), said
 
 
-def text_of(run: Run, layers: Any) -> str:
-    """The run file as a checkpoint keeps it: with the network's JSON (`layers`) in the place of its path."""
-    section = {**run.mapping[ROOT], "layers": layers}
+def text_of(run: Run) -> str:
+    """The run file as a checkpoint keeps it: with the network's own JSON where the file gives its path."""
+    section = dict(run.mapping[ROOT])
+    if isinstance(section["layers"], str):
+        section["layers"] = read_json(resolve(section["layers"], run.base))
     return json.dumps({ROOT: section})
 
 

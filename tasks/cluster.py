@@ -39,17 +39,20 @@ def mapper(scheduler: str | None) -> Iterator[Map]:
 def _client(scheduler: str | None) -> Iterator[Any]:
     # distributed writes its INFO lines through the root logger.
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    from distributed import Client, LocalCluster
+    import distributed
+
+    # The package has no types of its own.
+    dask: Any = distributed
 
     if scheduler is None:
-        embedded = LocalCluster(
+        embedded = dask.LocalCluster(
             n_workers=1, threads_per_worker=threads(), processes=False, dashboard_address=None, memory_limit=0
         )
-        with embedded, Client(embedded) as client:
+        with embedded, dask.Client(embedded) as client:
             yield client
         return
     try:
-        client = Client(scheduler, timeout="10s")
+        client = dask.Client(scheduler, timeout="10s")
     except (OSError, TimeoutError, ValueError) as error:
         raise RunFailed(f"no Dask scheduler answers at {scheduler} ({error})") from error
     with client:

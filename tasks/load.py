@@ -14,9 +14,13 @@ from rml_core.data.survey import Survey
 from tasks.cluster import mapper
 
 
+def cache_folder() -> Path:
+    """Where things are kept for the next run; workers on other machines must see the same folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rml"
+
+
 def prepared_samples() -> Path:
-    """Where prepared samples are kept for the next run; workers on other machines must see the same folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rml" / "prepared"
+    return cache_folder() / "prepared"
 
 
 @dataclass(frozen=True)

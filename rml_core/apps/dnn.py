@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rml_core.config.problem import Problem
 
-if TYPE_CHECKING:
-    from rml_core.run import RunFile
+WHERE = "neural_network"
 
 
-def problems(file: RunFile) -> list[Problem]:
-    """What the sections lack of each other, told from the run file alone."""
+def problems(
+    *, trains: bool, evaluates: bool, optimizer: object, loss: object, early_stopping: object
+) -> list[Problem]:
+    """What the sections lack of each other, told from the run file alone; sections are None where they are missing."""
     found = []
-    data = file.data
-    where = "neural_network"
-    if data.input_path is None and data.test_input_path is None:
+    if not trains and not evaluates:
         found.append(
             Problem(
-                f"{where}.data",
+                f"{WHERE}.data",
                 "has neither input_path nor test_input_path: there is nothing to do",
                 remedy="give input_path to train, test_input_path to evaluate, or both",
             )
         )
-    if data.input_path is not None:
-        if file.optimizer is None:
-            found.append(Problem(f"{where}.optimizer", "is missing: training needs one"))
-        if file.loss is None:
-            found.append(Problem(f"{where}.loss", "is missing: training needs one"))
-    elif file.checkpoints is not None and file.checkpoints.save is not None and file.checkpoints.load is None:
-        pass
-    if file.early_stopping is not None and (data.input_path is None or data.test_input_path is None):
+    if trains:
+        found += [
+            Problem(f"{WHERE}.{name}", "is missing: training needs one")
+            for name, section in (("optimizer", optimizer), ("loss", loss))
+            if section is None
+        ]
+    if early_stopping is not None and not (trains and evaluates):
         found.append(
             Problem(
-                f"{where}.early_stopping",
-                "watches the evaluation of a training run",
+                f"{WHERE}.early_stopping",
+                "watches the evaluation of a training run, and this one has none",
                 remedy="give data.input_path and data.test_input_path, or leave early_stopping out",
             )
         )

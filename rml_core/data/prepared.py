@@ -81,7 +81,7 @@ class Prepared:
 
     def is_whole(self) -> bool:
         """Whether every file is there with the size it was written with."""
-        return _is_whole(Path(self.folder))
+        return is_whole(Path(self.folder))
 
 
 def key_of(survey: Survey, data: Data) -> str:
@@ -102,6 +102,11 @@ def key_of(survey: Survey, data: Data) -> str:
     return hashlib.blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
 
 
+def folder_of(survey: Survey, data: Data, under: Path) -> Path:
+    """Where `prepare` leaves its samples."""
+    return under.absolute() / f"{survey.role}-{key_of(survey, data)}"
+
+
 def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared:  # noqa: A002
     """Prepare the samples in a folder of their own below `under`, or find them there.
 
@@ -110,8 +115,8 @@ def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared
     may run the function (a module's, picklable) anywhere that sees the same files. The folder appears under its name
     only when whole. Raises `RunFailed` naming the files that cannot be decoded, or when the disk is full.
     """
-    folder = under.absolute() / f"{survey.role}-{key_of(survey, data)}"
-    if not _is_whole(folder):
+    folder = folder_of(survey, data, under)
+    if not is_whole(folder):
         under.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -287,7 +292,8 @@ def _manifest(folder: str) -> dict[str, Any]:
     return json.loads((Path(folder) / MANIFEST).read_text())
 
 
-def _is_whole(folder: Path) -> bool:
+def is_whole(folder: Path) -> bool:
+    """Whether every file of a prepared folder is there with the size it was written with."""
     try:
         sizes: dict[str, int] = json.loads((folder / MANIFEST).read_text())["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
@@ -305,12 +311,12 @@ def _sweep(folder: Path) -> None:
 
 def _put_in_place(building: Path, folder: Path) -> None:
     """Rename; a damaged folder makes way, a whole one that another run has put there meanwhile stays."""
-    if folder.exists() and not _is_whole(folder):
+    if folder.exists() and not is_whole(folder):
         away = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         os.rename(folder, away / "damaged")
         shutil.rmtree(away, ignore_errors=True)
     try:
         os.rename(building, folder)
     except OSError:
-        if not _is_whole(folder):
+        if not is_whole(folder):
             raise

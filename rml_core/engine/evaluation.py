@@ -48,8 +48,8 @@ def _thumbnail(sample: np.ndarray) -> np.ndarray:
     """Every n-th pixel of a sample (C, H, W), or of a mask (H, W); what is no picture stays."""
     if sample.ndim < 2:
         return np.array(sample)
-    steps = [slice(None, None, -(-size // THUMBNAIL)) for size in sample.shape[-2:]]
-    return sample[(..., *steps)].copy()
+    height, width = (-(-size // THUMBNAIL) for size in sample.shape[-2:])
+    return sample[..., ::height, ::width].copy()
 
 
 @dataclass(frozen=True)

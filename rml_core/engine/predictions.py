@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,7 +38,7 @@ class Predictions:
                 raise RunFailed(f"{self.path}: {error}") from error
         return self
 
-    def add(self, indices: Sequence[int], outputs: Tensor) -> None:
+    def add(self, indices: Iterable[int], outputs: Tensor) -> None:
         """outputs: (N, C, ...), in the order of `indices`."""
         if self._file is None:
             return

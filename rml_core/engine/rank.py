@@ -20,8 +20,10 @@ import torch
 from rml_core.checkpoints import match, native, torch_files
 from rml_core.config.seed import derive
 from rml_core.config.target import Target
-from rml_core.data.batches import Batch, Samples, batches
+from rml_core.data.batches import Batch, batches
+from rml_core.data.masks import Mapped
 from rml_core.data.prepared import Prepared
+from rml_core.data.samples import Samples
 from rml_core.engine import debug, epoch
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
 from rml_core.engine.metrics import metrics_for
@@ -29,8 +31,7 @@ from rml_core.engine.precision import Precision, device_named
 from rml_core.engine.step import Training
 from rml_core.layers.build import build
 from rml_core.layers.graph import Network
-from rml_core.loss import LossSection
-from rml_core.loss.fit import Fitted
+from rml_core.loss import Fitted, LossSection
 from rml_core.optimizer import OptimizerSection
 
 
@@ -49,8 +50,7 @@ class Setup:
     optimizer: OptimizerSection | None
     training: Prepared | None
     test: Prepared | None
-    batch_size: int
-    test_batch_size: int
+    mask_mapping: Mapped
     shuffle: bool
     seed: int
     precision: str
@@ -82,10 +82,11 @@ class Rank:
             weights = torch_files.weights_of(setup.weights, "neural_network.checkpoints.load")
             self.said += match.load_into(network, weights)
         # Convolutions of images are faster with the channels last in memory; the numbers are the same.
-        layout = torch.channels_last if len(setup.network.input_shape) == 3 else torch.preserve_format
-        self.network = network.to(self.device, self.precision.dtype, memory_format=layout)
+        if len(setup.network.input_shape) == 3:
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.device, self.precision.dtype)
         self.objective = None
-        if setup.loss is not None and setup.target is not None:
+        if setup.loss is not None and setup.target is not None and setup.fitted is not None:
             self.objective = setup.loss.build(setup.fitted, setup.network.output_shape, setup.target)
         self.training: Training | None = None
         if setup.training is not None:
@@ -95,8 +96,9 @@ class Rank:
             clip_norm = setup.optimizer.clip_norm
             self.training = Training.of(self.network, self.objective, optimizer, self.precision, self.device, clip_norm)
         self._elapsed_before, self._began = 0.0, time.perf_counter()
+        ignored = getattr(setup.loss, "ignore_index", None)
         self._samples = {
-            role: Samples(prepared)
+            role: Samples(prepared, setup.mask_mapping, ignored)
             for role, prepared in (("training", setup.training), ("test", setup.test))
             if prepared is not None
         }
@@ -128,7 +130,7 @@ class Rank:
         sums = self._sums
         source = batches(
             self._samples["training"],
-            batch_size=setup.batch_size,
+            batch_size=setup.training.batch_size,
             epoch=number,
             seed=setup.seed,
             training=True,
@@ -143,7 +145,7 @@ class Rank:
                 training,
                 source,
                 epoch=number,
-                count=-(-setup.training.count // setup.batch_size),
+                count=setup.training.batches,
                 sums=sums,
                 accumulate=setup.optimizer.accumulate,
                 elapsed=self.elapsed,
@@ -167,9 +169,10 @@ class Rank:
         """One pass over the test samples; `output`: the HDF5 file for predictions."""
         setup = self.setup
         self.gallery = Gallery()
+        assert setup.test is not None
         source = batches(
             self._samples["test"],
-            batch_size=setup.test_batch_size,
+            batch_size=setup.test.batch_size,
             epoch=number,
             seed=setup.seed,
             training=False,
@@ -180,7 +183,8 @@ class Rank:
         )
         metric = None
         if setup.target is not None and setup.fitted is not None:
-            metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source)
+            ignored = setup.loss.ignored(setup.target) if setup.loss is not None else None
+            metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source, ignored)
         with _closing(source):
             return evaluate(
                 self.network,
@@ -189,7 +193,7 @@ class Rank:
                 source,
                 device=self.device,
                 precision=self.precision,
-                names=self._samples["test"].names,
+                names=setup.test.names,
                 output=output,
                 gallery=self.gallery,
                 stop=self._stop.is_set,
@@ -208,8 +212,7 @@ class Rank:
         training = self.training
         assert training is not None
         setup = self.setup
-        handle = setup.training or setup.test
-        assert handle is not None
+        assert setup.training is not None
         native.write(
             {
                 "run_id": setup.run_id,
@@ -230,8 +233,8 @@ class Rank:
                     "seconds": self._sums.seconds,
                 },
                 "history": json.dumps(self.history),
-                "classes": list(handle.classes),
-                "mask_values": list(handle.mask_mapping or ()),
+                "classes": list(setup.training.classes or ()),
+                "mask_values": list(setup.mask_mapping) if setup.mask_mapping is not None else None,
                 "run": setup.run_file,
             },
             path,

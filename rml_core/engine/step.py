@@ -46,7 +46,7 @@ class Training:
 def step(
     state: Training, inputs: Tensor, targets: Tensor, *, share: float, first: bool, update: bool
 ) -> tuple[Tensor, Tensor]:
-    """Add the gradient of `share` times the batch's loss; `first` forgets earlier gradients, `update` moves the weights.
+    """Add the gradient of `share` times the batch's loss; `first` forgets earlier ones, `update` moves the weights.
 
     Returns the loss before the update and the L2 norm of all gradients, unscaled and before clipping: scalars
     on the device. `share` is 1 unless several batches make one update.
@@ -58,9 +58,9 @@ def step(
         loss = state.objective(state.network(inputs), targets)
     scaled = loss if share == 1 else loss * share
     if state.scaler is None:
-        scaled.backward()
+        torch.autograd.backward(scaled)
     else:
-        state.scaler.scale(scaled).backward()
+        torch.autograd.backward(state.scaler.scale(scaled))
         if update:
             state.scaler.unscale_(state.optimizer)
     norm = gradient_norm(state.parameters)
