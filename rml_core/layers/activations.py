@@ -30,7 +30,7 @@ ACTIVATIONS = (
     "mish",
     "exponential",
 )
-_ALIASES = {"swish": "silu", "log_softmax_v2": "log_softmax", "softmax_v2": "softmax"}
+_ALIASES = {"swish": "silu", "log_softmax_v2": "log_softmax"}
 _BY_NAME = {name: name for name in ACTIVATIONS} | _ALIASES
 
 

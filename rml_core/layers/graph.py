@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rml_core.config.problem import Problem, Refused
 from rml_core.layers.dropout import Dropout
+from rml_core.layers.inputs import InputLayer
 from rml_core.layers.reshaping import Flatten, Reshape
 from rml_core.layers.section import LayerSection, Misfit, Shape, Weight, say
 
@@ -23,7 +24,7 @@ class Entry:
     name: str
     class_name: str
     content: LayerSection | Graph
-    where: str
+    where: str = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Graph:
     input_shape: Shape | None
     trainable: bool
     keras_version: int
-    where: str
+    where: str = field(compare=False)
 
     @property
     def layers(self) -> int:
@@ -62,7 +63,7 @@ class Layer:
     name: str
     class_name: str
     section: LayerSection
-    where: str
+    where: str = field(compare=False)
     shapes: tuple[Shape, ...]
     output_shape: Shape
     weights: tuple[Weight, ...]
@@ -244,9 +245,7 @@ class _Flattening:
             if isinstance(entry.content, Graph):
                 self._expect(entry, entry.content, inputs)
                 values.append(self._run(entry.content, inputs[0], name + "/", learns))
-            elif (
-                prefix and entry.content.declared_shape and node.inputs == (GIVEN,) and entry.class_name == "InputLayer"
-            ):
+            elif prefix and isinstance(entry.content, InputLayer):
                 values.append(inputs[0])
             else:
                 values.append(self._call(entry, entry.content, inputs, name, learns))

@@ -38,9 +38,9 @@ class BatchNorm(nn.Module):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, True, update, self.epsilon)
         # torch folds in the variance times count / (count - 1): scaled there and back, that factor drops out.
         bessel = count / (count - 1)
-        variance.mul_(bessel)
-        y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, update, self.epsilon)
-        variance.div_(bessel)
+        scaled = variance * bessel
+        y = F.batch_norm(x, mean, scaled, self.weight, self.bias, True, update, self.epsilon)
+        variance.copy_(scaled / bessel)
         return y
 
     def _single(self, x: Tensor) -> Tensor:
