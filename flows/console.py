@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,4 +104,4 @@ def shown(last: int, evaluates: bool) -> Iterator[None]:
 def say_written(files: list[Path], seconds: float) -> None:
     print(f"done in {seconds:.1f} s" + ("; written:" if files else "; nothing was written: set outfile to keep logs"))
     for path in files:
-        print(f"  {path}")
+        print(f"  {os.path.relpath(path)}")

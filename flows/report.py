@@ -96,7 +96,7 @@ def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...]) 
         colour = "black"
         if target is not None:
             right = int(target) == predicted
-            text += "" if right else f" (is {_class(int(target), classes)})"
+            text += f", true {_class(int(target), classes)}"
             colour = "tab:green" if right else "tab:red"
         axis.set_title(text, color=colour, fontsize=9)
         return

@@ -30,9 +30,21 @@ MOST_PARAMETER_BYTES = 500_000
 
 
 def _section_schema() -> dict[str, Any]:
-    """The schema of what stands under `neural_network`, with the definitions it refers to."""
+    """The schema of what stands under `neural_network`, written out: Prefect keeps no definitions."""
     whole = schema()
-    return {**whole["properties"][ROOT], "$defs": whole["$defs"]}
+
+    def written_out(part: Any) -> Any:
+        if isinstance(part, list):
+            return [written_out(member) for member in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            definition = whole["$defs"][part["$ref"].rpartition("/")[2]]
+            part = {**definition, **{key: value for key, value in part.items() if key != "$ref"}}
+        return {key: written_out(value) for key, value in part.items()}
+
+    section: dict[str, Any] = written_out(whole["properties"][ROOT])
+    return section
 
 
 RunFile = Annotated[dict[str, Any], WithJsonSchema(_section_schema())]

@@ -155,9 +155,9 @@ def _learned(run: Run) -> Learned | None:
     if not path.is_file():
         return None
     # Reading it takes torch: only the few runs that need to know pay for the import.
-    from rml_core.checkpoints import native
+    from rml_core.checkpoints.torch_files import header
 
-    saved = native.read(path, f"{ROOT}.checkpoints.load", ours=False)
+    saved = header(path, f"{ROOT}.checkpoints.load")
     if saved is None:
         return None
     values = saved["mask_values"]

@@ -25,29 +25,33 @@ THUMBNAIL = 128
 
 @dataclass
 class Gallery:
-    """A few test samples to look at: `inputs` (C, ...), `outputs` (C2, ...), `targets` or None, `names`."""
+    """A few test samples to look at, spread over the whole set: `inputs` (C, ...), `outputs` (C2, ...), `targets`
+    (none where there are none), `names`."""
 
+    count: int = 0
     inputs: list[np.ndarray] = field(default_factory=list)
     outputs: list[np.ndarray] = field(default_factory=list)
     targets: list[np.ndarray] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
 
     def add(self, batch: Batch, result: Tensor, names: Sequence[str]) -> None:
-        room = min(GALLERY - len(self.names), len(batch.indices))
-        if room <= 0:
+        """Keep what is wanted of a batch of a set with `count` samples."""
+        wanted = np.flatnonzero(np.isin(batch.indices, np.linspace(0, self.count - 1, GALLERY).round()))
+        if not len(wanted):
             return
-        outputs = result[:room].float().cpu().numpy()
-        self.inputs += [_thumbnail(each) for each in batch.inputs[:room]]
+        outputs = result[torch.from_numpy(wanted).to(result.device)].float().cpu().numpy()
+        self.inputs += [_thumbnail(batch.inputs[row]) for row in wanted]
         self.outputs += [_thumbnail(each) for each in outputs]
         if batch.targets is not None:
-            self.targets += [_thumbnail(each) for each in batch.targets[:room]]
-        self.names += [names[index] for index in batch.indices[:room]]
+            self.targets += [_thumbnail(batch.targets[row]) for row in wanted]
+        self.names += [names[batch.indices[row]] for row in wanted]
 
 
-def _thumbnail(sample: np.ndarray) -> np.ndarray:
+def _thumbnail(sample: Any) -> np.ndarray:
     """Every n-th pixel of a sample (C, H, W), or of a mask (H, W); what is no picture stays."""
+    sample = np.asarray(sample)
     if sample.ndim < 2:
-        return np.array(sample)
+        return sample.copy()
     height, width = (-(-size // THUMBNAIL) for size in sample.shape[-2:])
     return sample[..., ::height, ::width].copy()
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from rml_core.checkpoints import match, native, torch_files
+from rml_core.checkpoints import match, native, weights_of
 from rml_core.config.seed import derive
 from rml_core.config.target import Target
 from rml_core.data.batches import Batch, batches
@@ -79,7 +79,7 @@ class Rank:
         self._stop = threading.Event()
         network = build(setup.network, setup.seed)
         if setup.weights is not None and setup.resume is None:
-            weights = torch_files.weights_of(setup.weights, "neural_network.checkpoints.load")
+            weights = weights_of(setup.weights, "neural_network.checkpoints.load")
             self.said += match.load_into(network, weights)
         # Convolutions of images are faster with the channels last in memory; the numbers are the same.
         if len(setup.network.input_shape) == 3:
@@ -168,8 +168,8 @@ class Rank:
     def evaluate(self, number: int, output: Path | None) -> Evaluated:
         """One pass over the test samples; `output`: the HDF5 file for predictions."""
         setup = self.setup
-        self.gallery = Gallery()
         assert setup.test is not None
+        self.gallery = Gallery(setup.test.count)
         source = batches(
             self._samples["test"],
             batch_size=setup.test.batch_size,
