@@ -1,0 +1,198 @@
+"""A run's own checkpoints: written so that a name never stands for half a file, and found again.
+
+A checkpoint is a mapping of plain values and tensors with at least `run_id`, `started` (seconds since 1970: when
+the run began), `epoch`, `batch` (0: the epoch is complete) and `network` (a `state_dict`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import torch
+
+from rml_core.checkpoints.content import damaged
+from rml_core.checkpoints.torch_files import header, is_checkpoint, load
+from rml_core.config.problem import Problem, Refused, RunFailed
+
+EPOCH = re.compile(r"model_checkpoint_([1-9][0-9]*|0)\.pt")
+
+
+def epoch_path(folder: Path, epoch: int) -> Path:
+    return folder / f"model_checkpoint_{epoch}.pt"
+
+
+def interrupted_path(folder: Path) -> Path:
+    return folder / "model_checkpoint_interrupted.pt"
+
+
+def best_path(folder: Path) -> Path:
+    return folder / "model_checkpoint_best.pt"
+
+
+def write(state: Mapping[str, object], path: Path) -> None:
+    """Save `state` under `path`, which stands for the earlier file until the new one lies whole on the disk.
+
+    Raises:
+        RunFailed: the disk is full, or the file cannot be written for another reason; nothing is left of it.
+        TypeError: `state` holds an object that `read` would refuse.
+    """
+    _remove_leftovers(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                _save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            unreadable = torch.serialization.get_unsafe_globals_in_checkpoint(unfinished)
+            if unreadable:
+                raise TypeError(f"a checkpoint holds plain values and tensors, not {', '.join(unreadable)}")
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RunFailed(f"{path}: {error.strerror or error}; the earlier checkpoints are whole") from error
+
+
+def _save(state: Mapping[str, object], file: BinaryIO) -> None:
+    writer = _Writer(file)
+    try:
+        torch.save(dict(state), writer)  # type: ignore[arg-type]
+    except RuntimeError:
+        # torch's archive writer fails once more while it is closed, and that is what is raised.
+        if writer.failure is not None:
+            raise writer.failure from None
+        raise
+
+
+class _Writer:
+    """Hands on to `file`, and remembers why it could not."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """A process that was killed while it wrote `path` left its unfinished file behind."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        try:
+            os.kill(int(leftover.suffix[1:]), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (ValueError, OSError):
+            continue
+
+
+def read(path: Path, where: str) -> dict[str, Any]:
+    """A whole checkpoint, on the CPU. Nothing in it is executed.
+
+    Raises:
+        Refused: there is no such file; it is cut short, damaged, or no run's checkpoint; it would execute code.
+    """
+    saved = load(path, where, mmap=False)
+    if not is_checkpoint(saved):
+        remedy = 'weights alone go to "load"'
+        raise Refused([Problem(where, f"{path} is not a checkpoint of a run", remedy=remedy)])
+    if not _is_whole(path):
+        raise damaged(path, where)
+    return dict(saved)
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """Where the latest run in `folder` stands: the furthest of its checkpoints, the interrupted one where it is as
+    far; None where there is none. The lines say which files could not be read and were passed over."""
+    found, said = [], []
+    for path in [*_epoch_paths(folder), interrupted_path(folder)]:
+        if path.exists():
+            try:
+                found.append((_stamp(path), path))
+            except Refused as refused:
+                said += [f"passed over: {problem.what}" for problem in refused.problems]
+    if not found:
+        return None, said
+    latest = max((stamp.started, stamp.run_id) for stamp, _ in found)
+    own = [entry for entry in found if (entry[0].started, entry[0].run_id) == latest]
+    interrupted = interrupted_path(folder)
+    for _, path in sorted(own, key=lambda entry: (entry[0].position, entry[1] == interrupted), reverse=True):
+        if _is_whole(path):
+            return path, said
+        said.append(f"passed over: {path} is damaged")
+    return None, said
+
+
+def prune(folder: Path, run_id: str, keep: int) -> None:
+    """Remove the oldest of the run's epochs beyond the newest `keep`; files of other runs stay."""
+    own = []
+    for path in _epoch_paths(folder):
+        try:
+            if _stamp(path).run_id == run_id:
+                own.append(path)
+        except Refused:
+            continue
+    for path in own[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+class _Stamp(NamedTuple):
+    run_id: str
+    started: float
+    epoch: int
+    batch: int
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Complete epochs, and batches of the next one."""
+        return (self.epoch - 1, self.batch) if self.batch else (self.epoch, 0)
+
+
+def _stamp(path: Path) -> _Stamp:
+    status = path.stat()
+    return _stamp_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _stamp_of(path: Path, *identity: int) -> _Stamp:
+    saved = header(path, "")
+    if saved is None:
+        raise Refused([Problem("", f"{path} is not a checkpoint of a run")])
+    return _Stamp(saved["run_id"], saved["started"], saved["epoch"], saved["batch"])
+
+
+def _epoch_paths(folder: Path) -> list[Path]:
+    """The files of complete epochs, in the epochs' order."""
+    names = [EPOCH.fullmatch(path.name) for path in folder.glob("model_checkpoint_*.pt")]
+    return [epoch_path(folder, epoch) for epoch in sorted(int(name[1]) for name in names if name)]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every byte is as it was written: torch itself does not look at the checksums that it writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:
+        # zipfile raises whatever it stumbles over in a list of members that makes no sense.
+        return False

@@ -1,0 +1,24 @@
+"""The `checkpoints` section."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from rml_core.config.section import Section
+
+
+class Checkpoints(Section):
+    """What is saved while training, and what weights a run begins with."""
+
+    save: str | None = None
+    """Folder for `model_checkpoint_<epoch>.pt`; nothing is saved without it."""
+    interval: Annotated[int, Field(ge=1)] = 1
+    """Save after every so many epochs, and after the last."""
+    load: str | None = None
+    """A file with weights to begin with; they go by layer name."""
+    keep: Annotated[int, Field(ge=1)] | None = None
+    """So many of the run's newest checkpoints stay; all of them without it."""
+    best: bool = False
+    """Let `model_checkpoint_best.pt` follow the best evaluation."""
