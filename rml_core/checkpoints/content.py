@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickletools
 import zipfile
 from dataclasses import dataclass
@@ -62,8 +63,25 @@ def content_of(path: Path, where: str) -> Content:
     except Refused:
         raise
     except Exception:
-        # zipfile has no type of its own for a list of members that makes no sense. The list is an archive's end.
-        raise (damaged if zipfile.is_zipfile(path) else cut_short)(path, where) from None
+        # zipfile raises whatever it stumbles over in a list of members that makes no sense.
+        raise (damaged if _has_its_end(path) else cut_short)(path, where) from None
+
+
+def _has_its_end(path: Path) -> bool:
+    """torch writes no comment behind an archive's last record, which is 22 bytes long."""
+    with path.open("rb") as file:
+        file.seek(-22, os.SEEK_END)
+        return file.read(4) == b"PK\x05\x06"
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of an archive is as it was written: torch does not look at the checksums that it writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:
+        # zipfile raises whatever it stumbles over in a list of members that makes no sense.
+        return False
 
 
 def cut_short(path: Path, where: str) -> Refused:

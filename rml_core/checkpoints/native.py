@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from rml_core.checkpoints.content import damaged
+from rml_core.checkpoints.content import damaged, is_whole
 from rml_core.checkpoints.torch_files import header, is_checkpoint, load
 from rml_core.config.problem import Problem, Refused, RunFailed
 
@@ -117,7 +116,7 @@ def read(path: Path, where: str) -> dict[str, Any]:
     if not is_checkpoint(saved):
         remedy = 'weights alone go to "load"'
         raise Refused([Problem(where, f"{path} is not a checkpoint of a run", remedy=remedy)])
-    if not _is_whole(path):
+    if not is_whole(path):
         raise damaged(path, where)
     return dict(saved)
 
@@ -138,7 +137,7 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     own = [entry for entry in found if (entry[0].started, entry[0].run_id) == latest]
     interrupted = interrupted_path(folder)
     for _, path in sorted(own, key=lambda entry: (entry[0].position, entry[1] == interrupted), reverse=True):
-        if _is_whole(path):
+        if is_whole(path):
             return path, said
         said.append(f"passed over: {path} is damaged")
     return None, said
@@ -186,13 +185,3 @@ def _epoch_paths(folder: Path) -> list[Path]:
     """The files of complete epochs, in the epochs' order."""
     names = [EPOCH.fullmatch(path.name) for path in folder.glob("model_checkpoint_*.pt")]
     return [epoch_path(folder, epoch) for epoch in sorted(int(name[1]) for name in names if name)]
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether every byte is as it was written: torch itself does not look at the checksums that it writes."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:
-        # zipfile raises whatever it stumbles over in a list of members that makes no sense.
-        return False

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rml_core.checkpoints.content import LEGACY, cut_short, damaged, executes, not_weights
+from rml_core.checkpoints.content import LEGACY, cut_short, damaged, executes, is_whole, not_weights
 from rml_core.checkpoints.table import format_of
 from rml_core.config.problem import Problem, Refused, shown
 
@@ -32,7 +32,9 @@ def load(path: Path, where: str, mmap: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and not legacy)
     except pickle.UnpicklingError as error:
         name = re.search(r"\bGLOBAL (\S+)", str(error))
-        raise executes(path, where, name[1]) if name else damaged(path, where) from None
+        if name and (legacy or is_whole(path)):
+            raise executes(path, where, name[1]) from None
+        raise damaged(path, where) from None
     except EOFError:
         raise cut_short(path, where) from None
     except Exception as error:
