@@ -70,7 +70,7 @@ def content_of(path: Path, where: str) -> Content:
 def _has_its_end(path: Path) -> bool:
     """torch writes no comment behind an archive's last record, which is 22 bytes long."""
     with path.open("rb") as file:
-        file.seek(-22, os.SEEK_END)
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 22))
         return file.read(4) == b"PK\x05\x06"
 
 
