@@ -48,11 +48,11 @@ class NLL(Ignoring):
 
         def objective(output: Tensor, target: Tensor) -> Tensor:
             wide = scores(output)
-            if weights is None:
-                total = (target != skip).sum().to(wide.dtype)
-                return share(compare(wide, target, ignore_index=skip, reduction="sum"), total)
-            part = compare(wide, target, weight=weights.like(wide), ignore_index=skip, reduction="sum")
-            return share(part, table.like(wide)[target].sum())
+            weight = None if weights is None else weights.like(wide)
+            # torch's own sum over pixels is not deterministic on a GPU.
+            part = compare(wide, target, weight=weight, ignore_index=skip, reduction="none").sum()
+            total = (target != skip).sum().to(wide.dtype) if weights is None else table.like(wide)[target].sum()
+            return share(part, total)
 
         return objective
 
