@@ -23,7 +23,17 @@ def close(ours, theirs, what):
     ours, theirs = ours.detach(), theirs.detach()
     assert ours.shape == theirs.shape, f"{what}: {tuple(ours.shape)} instead of {tuple(theirs.shape)}"
     scale = max(1.0, float(theirs.abs().max()) if theirs.numel() else 0.0)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * scale, msg=lambda text: f"{what}: {text}")
+    torch.testing.assert_close(
+        ours,
+        theirs,
+        rtol=0,
+        atol=1e-5 * scale,
+        msg=lambda text: f"{what}: {text}",
+    )
+
+
+def dtype_of(model):
+    return getattr(torch, model.inputs[0].dtype)
 
 
 def channels_first(x):
@@ -36,7 +46,7 @@ def randomize(model, rng):
         values = rng.normal(size=weight.shape) / max(1.0, np.prod(weight.shape[:-1])) ** 0.5
         if "variance" in weight.path or "gamma" in weight.path:
             values = rng.uniform(0.5, 1.5, size=weight.shape)
-        weight.assign(values.astype("float32"))
+        weight.assign(values)
 
 
 def keras_layer(model, name):
@@ -76,30 +86,40 @@ def from_keras():
     """model -> (network, module with the model's weights)."""
 
     def make(model, source=None, sample_shape=None):
-        source = json.loads(model.to_json()) if source is None else source
+        source = json.loads(model.to_json().replace("float64", "float32")) if source is None else source
         network = infer(read(source, "layers", Path()), sample_shape)
-        ours = build(network, seed=1)
+        ours = build(network, seed=1).to(dtype_of(model))
         copy_weights(network, ours, model)
         return network, ours
 
     return make
 
 
+@pytest.fixture
+def double_precision():
+    """Models made under it compute in float64, where deep networks can be compared: a ReLU near 0 may go either way."""
+    for setting in (keras.config.set_floatx, keras.config.set_dtype_policy):
+        setting("float64")
+    yield
+    for setting in (keras.config.set_floatx, keras.config.set_dtype_policy):
+        setting("float32")
+
+
 @pytest.fixture(scope="session")
 def agree(from_keras):
     """Compares shapes, counts, outputs in evaluation and training, gradients and moving statistics."""
 
-    def compare(model, source=None, batch=2, steps=1, sizes=None, memory_format=torch.contiguous_format, seed=0):
-        rng = np.random.default_rng(seed)
+    def compare(model, batch=2, steps=1, sizes=None, memory_format=torch.contiguous_format, gradients=True):
+        rng = np.random.default_rng(0)
         randomize(model, rng)
-        network, ours = from_keras(model, source)
+        network, ours = from_keras(model)
         assert network.output_shape_keras == tuple(model.output_shape[1:])
         assert network.parameters == model.count_params()
         assert network.trainable == sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
         shape = [size or 8 for size in (sizes or model.input_shape[1:])]
         for training in (False, *[True] * steps):
             ours.train(training)
-            values = torch.from_numpy(rng.normal(size=(batch, *shape)).astype("float32"))
+            values = torch.from_numpy(rng.normal(size=(batch, *shape))).to(dtype_of(model))
             theirs_in = values.clone().requires_grad_()
             ours_in = channels_first(values).clone(memory_format=memory_format).requires_grad_()
             for weight in model.weights:
@@ -107,7 +127,9 @@ def agree(from_keras):
             ours.zero_grad(set_to_none=True)
             theirs_out, ours_out = model(theirs_in, training=training), ours(ours_in)
             close(ours_out, channels_first(theirs_out), f"output, training {training}")
-            pull = torch.from_numpy(rng.normal(size=tuple(theirs_out.shape)).astype("float32"))
+            if not gradients:
+                continue
+            pull = torch.from_numpy(rng.normal(size=tuple(theirs_out.shape))).to(dtype_of(model))
             pull /= pull.numel() ** 0.5  # gradients near 1: what is compared is no rounding of long sums
             (theirs_out * pull).sum().backward()
             (ours_out * channels_first(pull)).sum().backward()
