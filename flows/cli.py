@@ -227,7 +227,6 @@ def _run(
     checked = _or_problems(file, checked_run)
     from flows import console
 
-    evaluates = checked.test is not None
     for warning in checked.warnings:
         print(warning, file=sys.stderr)
 
@@ -245,7 +244,7 @@ def _run(
             report.of(outcome)
         return outcome
 
-    with console.shown(checked.run.file.num_epochs, evaluates):
+    with console.shown(checked.run.file.num_epochs):
         outcome = _or_problems(file, executed)
     console.say_written(outcome.places.written(), outcome.seconds)
 

@@ -7,17 +7,20 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tasks.progress import listening
+from rml_core.engine.progress import Progress
+from tasks.evaluate import EvaluatedEpoch
+from tasks.progress import listening, log
+from tasks.train_epoch import TrainedEpoch
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
+    from rich.progress import Progress as RichProgress
 
 
-def line_of(trained: Any | None, evaluated: Any | None, last: int) -> str:
+def line_of(trained: TrainedEpoch | None, evaluated: EvaluatedEpoch | None, last: int) -> str:
     """`epoch 3/12  loss 0.2718  test loss 0.3141  accuracy 0.9500  1234 samples/s`; either may be missing."""
     parts = []
     if trained is not None:
@@ -32,73 +35,80 @@ def line_of(trained: Any | None, evaluated: Any | None, last: int) -> str:
     return "  ".join(parts)
 
 
-class Console:
-    """Listens to a run's events and writes to standard output; `last` is the run's last epoch."""
+class EpochLines:
+    """Logs a line an epoch; `evaluates`: an evaluation completes it."""
 
     def __init__(self, last: int, evaluates: bool):
         self.last, self.evaluates = last, evaluates
-        self._trained: Any = None
-        self._bar: Bar | None = None
-        self._task: Any = None
+        self._trained: TrainedEpoch | None = None
 
-    def __call__(self, event: Any) -> None:
-        kind = type(event).__name__
-        if kind == "Progress":
-            self._progress(event)
-        elif kind == "TrainedEpoch" and not event.batch:
-            self._end_bar()
+    def __call__(self, event: object) -> None:
+        if isinstance(event, TrainedEpoch) and not event.batch:
             self._trained = event
             if not self.evaluates:
-                self._line(None)
-        elif kind == "TrainedEpoch":
-            self._end_bar()
-        elif kind == "EvaluatedEpoch":
-            self._line(event)
+                self._log(None)
+        elif isinstance(event, EvaluatedEpoch):
+            self._log(event)
 
-    def _line(self, evaluated: Any | None) -> None:
-        print(line_of(self._trained, evaluated, self.last), flush=True)
+    def _log(self, evaluated: EvaluatedEpoch | None) -> None:
+        log.info(line_of(self._trained, evaluated, self.last))
         self._trained = None
 
-    def _progress(self, event: Any) -> None:
-        if not sys.stdout.isatty():
-            return
-        if self._bar is None:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(
-                TextColumn(f"epoch {event.epoch}/{self.last}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:.0f} samples/s"),
-                TimeRemainingColumn(),
+class Bar:
+    """A progress bar an epoch: batches, loss, samples/s, time left."""
+
+    def __init__(self, last: int):
+        self.last = last
+        self._bar: RichProgress | None = None
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, Progress):
+            self._show(event)
+        else:
+            self.end()
+
+    def _show(self, event: Progress) -> None:
+        if self._bar is None:
+            from rich import progress as rich
+
+            self._bar = rich.Progress(
+                rich.TextColumn(f"epoch {event.epoch}/{self.last}"),
+                rich.BarColumn(),
+                rich.MofNCompleteColumn(),
+                rich.TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:.0f} samples/s"),
+                rich.TimeRemainingColumn(),
                 transient=True,
             )
-            self._bar.start()
             self._task = self._bar.add_task("", total=event.batches, loss=event.loss, rate=event.samples_per_s)
+            self._bar.start()
         self._bar.update(self._task, completed=event.batch, loss=event.loss, rate=event.samples_per_s)
 
-    def _end_bar(self) -> None:
+    def end(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 @contextmanager
-def shown(last: int, evaluates: bool) -> Iterator[None]:
-    """While the context lasts, the run's events and what it says go to the console."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("rml")
+def shown(last: int) -> Iterator[None]:
+    """While the context lasts, what the run says goes to the console: warnings to standard error."""
+    usual, unusual = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    usual.addFilter(lambda record: record.levelno < logging.WARNING)
+    unusual.setLevel(logging.WARNING)
     log.setLevel(logging.INFO)
-    log.addHandler(handler)
     log.propagate = False
-    console = Console(last, evaluates)
+    bar = Bar(last)
+    for handler in (usual, unusual):
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
     try:
-        with listening(console):
+        with listening(bar) if sys.stdout.isatty() else nullcontext():
             yield
     finally:
-        console._end_bar()
-        log.removeHandler(handler)
+        bar.end()
+        for handler in (usual, unusual):
+            log.removeHandler(handler)
 
 
 def say_written(files: list[Path], seconds: float) -> None:

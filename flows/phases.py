@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flows.console import EpochLines
 from flows.places import Places
 from flows.plan import Plan, plan
 from flows.training import Do, Loop, as_it_is, run_groups
@@ -25,6 +26,7 @@ from rml_core.engine.claim import claimed
 from tasks import ranks
 from tasks.interrupt import deferred
 from tasks.load import Source, load
+from tasks.progress import listening
 from tasks.progress import log as say
 from tasks.transform import transform
 
@@ -58,7 +60,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     began = time.perf_counter()
     do = _saying_where(do)
     places = Places.of(checked)
-    with claimed(places.make()):
+    lines = EpochLines(checked.run.file.num_epochs, checked.test is not None)
+    with claimed(places.make()), listening(lines):
         position = _position(checked, places) if resuming is not None else None
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
         if places.logs is not None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rml_core.config.problem import Problem, Refused
 
 if TYPE_CHECKING:
-    from rml_core.engine.epoch import Progress, Sums
+    from rml_core.engine.epoch import Sums
     from rml_core.engine.evaluation import Evaluated, Gallery
+    from rml_core.engine.progress import Progress
     from rml_core.engine.rank import Rank, Setup
 
 

@@ -14,21 +14,11 @@ from torch import Tensor
 from rml_core.config.problem import RunFailed
 from rml_core.data.batches import Batch
 from rml_core.engine.log import append, train_line
+from rml_core.engine.progress import Progress
 from rml_core.engine.step import Training, step
 
 # Losses and norms stay on the device for at most so long; the log and the progress bar move as often.
 FETCH_EVERY_S = 0.25
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an epoch is: what a progress bar shows."""
-
-    epoch: int
-    batch: int
-    batches: int
-    loss: float
-    samples_per_s: float
 
 
 @dataclass

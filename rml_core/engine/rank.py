@@ -28,6 +28,7 @@ from rml_core.engine import debug, epoch
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision, device_named
+from rml_core.engine.progress import Progress
 from rml_core.engine.step import Training
 from rml_core.layers.build import build
 from rml_core.layers.graph import Network
@@ -116,7 +117,7 @@ class Rank:
         """Seconds of training until now, those before a resume included."""
         return self._elapsed_before + time.perf_counter() - self._began
 
-    def train_epoch(self, number: int, report: Callable[[epoch.Progress], None]) -> epoch.Sums:
+    def train_epoch(self, number: int, report: Callable[[Progress], None]) -> epoch.Sums:
         """Train epoch `number` to its end, or until `stop`; a resumed epoch goes on behind its last batch."""
         setup, training = self.setup, self.training
         assert training is not None
