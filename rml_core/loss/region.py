@@ -50,7 +50,7 @@ class Dice(Ignoring):
             losses = (total - 2 * overlap) / (total + smooth).clamp(min=1e-12)
             if chosen is None:
                 return losses[0]
-            present = chosen.any(dim=over) | (t != 0).any(dim=over)
+            present = chosen.any(dim=over) | t.any(dim=over)
             weight = weights.like(losses) * present
             return share((weight * losses).sum(), weight.sum())
 
