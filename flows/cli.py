@@ -74,19 +74,24 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Say every problem of every file."""
-    from rml_core.check import check
+    from rml_core.check import check, check_without_data
     from rml_core.config.problem import Refused
     from rml_core.run import read
 
     wrong = 0
     for file in files:
         try:
-            checked = check(read(file), skip_data=skip_data)
+            run = read(file)
+            warnings: tuple[str, ...] = ()
+            if skip_data:
+                check_without_data(run)
+            else:
+                warnings = check(run).warnings
         except Refused as refused:
             wrong += 1
             _say_problems(str(file), refused)
             continue
-        for warning in checked.warnings:
+        for warning in warnings:
             print(f"{file}: {warning}", file=sys.stderr)
         print(f"{file}: ok")
     if wrong:
@@ -128,7 +133,7 @@ def network(
 
         dot.write_text(to_dot(found))
     if as_json:
-        shape = list(found.output_shape_keras)
+        shape = [None, *found.output_shape_keras]
         counts = {"parameters": found.parameters, "trainable": found.trainable, "layers": found.layers}
         print(json.dumps({**counts, "output_shape": shape}))
     else:

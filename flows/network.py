@@ -46,7 +46,7 @@ def table(network: Network) -> str:
     """One line a layer: name, class, output shape, parameters, what it is connected to; then the counts."""
     rows: list[tuple[Any, ...]] = [("layer", "class", "output shape", "parameters", "from")]
     for row in network.rows:
-        shape = str(tuple(row.output_shape)).replace("None", "?")
+        shape = str((None, *row.output_shape))
         rows.append((row.name, row.class_name, shape, f"{row.parameters:,}", ", ".join(row.inbound)))
     widths = [max(len(str(row[column])) for row in rows) for column in range(4)]
     lines = []

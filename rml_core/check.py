@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rml_core import apps
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
-from rml_core.data.section import Role
-from rml_core.data.survey import Survey, survey
+from rml_core.data.survey import Survey, sample_shape, survey
 from rml_core.layers.graph import Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted, LossSection
@@ -64,64 +62,87 @@ class Checked:
         return data.preload and any(chain.leading for chain in chains)
 
 
-def check(run: Run, app: str | None = None, skip_data: bool = False) -> Checked:
+def check(run: Run, app: str | None = None) -> Checked:
     """Hold the sections of `run` against each other, against the data files and against the network's shapes.
 
-    Reads headers, not data. `skip_data` leaves the data files alone.
+    Reads headers, not data.
 
     Raises:
         Refused: with every problem.
     """
-    problems: list[Problem] = []
+    file = run.file
+    collected = Collected()
+    name = collected.of(apps.named, app)
+    _sections(run, name, collected)
+    learned = collected.of(_learned, run) if file.data.input_path is None else None
+    training = collected.of(survey, file.data, "training", run.base)
+    classes = training.classes if training is not None else learned.classes if learned is not None else None
+    test = collected.of(survey, file.data, "test", run.base, classes)
+    found = [each for each in (training, test) if each is not None]
+    networks = [collected.of(infer, run.graph, shape) for shape in dict.fromkeys(each.sample_shape for each in found)]
+    network = networks[0] if networks else None
+    fits = []
+    for each in found:
+        collected.problems += _targets(each, file.loss)
+        if each.target is not None and network is not None and file.loss is not None:
+            shape, last = network.output_shape, network.last_activation
+            fits.append(collected.of(fit, file.loss, shape, each.target, last))
+    collected.end()
+    assert name is not None
+    assert network is not None
+    fitted = fits[0] if fits else None
+    warnings = [warning for each in found for warning in each.warnings]
+    warnings += fitted.warnings if fitted is not None else ()
+    target = next((each.target for each in found if each.target is not None), None)
+    return Checked(run, name, training, test, network, target, fitted, learned, tuple(warnings))
 
-    def attempt(step: Callable[[], Result]) -> Result | None:
+
+def check_without_data(run: Run, app: str | None = None) -> None:
+    """Hold the sections against each other, and the network's shapes where the run file tells them.
+
+    Raises:
+        Refused: with every problem.
+    """
+    collected = Collected()
+    _sections(run, collected.of(apps.named, app), collected)
+    sample = collected.of(sample_shape, run.file.data)
+    if sample is not None and None not in sample:
+        collected.of(infer, run.graph, sample)
+    elif run.graph.input_shape is not None:
+        collected.of(infer, run.graph, None)
+    collected.end()
+
+
+class Collected:
+    """Problems of one check after the other."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def of(self, step: Callable[..., Result], *arguments: Any) -> Result | None:
+        """The result of `step`, None where it is refused."""
         try:
-            return step()
+            return step(*arguments)
         except Refused as refused:
-            problems.extend(refused.problems)
+            self.problems.extend(refused.problems)
             return None
 
+    def end(self) -> None:
+        if self.problems:
+            raise Refused(dict.fromkeys(self.problems))
+
+
+def _sections(run: Run, app: str | None, collected: Collected) -> None:
     file = run.file
-    name = attempt(lambda: apps.named(app))
-    if name is not None:
-        problems += apps.APPS[name].problems(
+    if app is not None:
+        collected.problems += apps.APPS[app].problems(
             trains=file.data.input_path is not None,
             evaluates=file.data.test_input_path is not None,
             optimizer=file.optimizer,
             loss=file.loss,
             early_stopping=file.early_stopping,
         )
-    problems += _files(run)
-    surveys: dict[Role, Survey | None] = {}
-    learned = None
-    if not skip_data:
-        if file.data.input_path is None:
-            learned = attempt(lambda: _learned(run))
-        classes = learned.classes if learned is not None else None
-        training = surveys["training"] = attempt(lambda: survey(file.data, "training", run.base))
-        if training is not None:
-            classes = training.classes
-        surveys["test"] = attempt(lambda: survey(file.data, "test", run.base, classes))
-    found = [each for each in surveys.values() if each is not None]
-    network: Network | None = None
-    fitted: Fitted | None = None
-    for shape in dict.fromkeys(each.sample_shape for each in found) if found else [None] if skip_data else []:
-        inferred = attempt(partial(infer, run.graph, shape))
-        network = network or inferred
-    for each in found:
-        problems += _targets(each, file.loss)
-        if each.target is not None and network is not None and file.loss is not None:
-            fits = attempt(partial(fit, file.loss, network.output_shape, each.target, network.last_activation))
-            fitted = fitted or fits
-    if problems:
-        raise Refused(dict.fromkeys(problems))
-    assert name is not None
-    assert network is not None
-    warnings = [warning for each in found for warning in each.warnings]
-    warnings += fitted.warnings if fitted is not None else ()
-    target = next((each.target for each in found if each.target is not None), None)
-    training, test = surveys.get("training"), surveys.get("test")
-    return Checked(run, name, training, test, network, target, fitted, learned, tuple(warnings))
+    collected.problems += _files(run)
 
 
 def _targets(found: Survey, loss: LossSection | None) -> list[Problem]:

@@ -134,6 +134,15 @@ def survey(
     )
 
 
+def sample_shape(data: Data, where: str = WHERE) -> tuple[int | None, ...]:
+    """(C, H, W) of an input as the section alone tells it: None for sizes that the files decide.
+
+    Raises `Refused` where a transform cannot take what comes before it.
+    """
+    height, width, channels = _through(data.input_chain, (None, None, 1 if data.input_gray else 3), where)
+    return channels, height, width
+
+
 def _absolute(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{str(folder).rstrip('/')}/{name}" for name in names)
 
