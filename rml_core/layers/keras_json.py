@@ -114,7 +114,7 @@ class _Reader:
         """The graph of the layers `items`; `config` is the model's, empty for a bare list."""
         before = len(self.problems)
         if not items:
-            self.problems.append(Problem(where, "there are no layers", "at least one"))
+            self.problems.append(Problem(where.removesuffix(": "), "there are no layers", "at least one"))
             return None
         entries = [self._entry(item, path(where, index)) for index, item in enumerate(items)]
         names = self._names(items, entries)

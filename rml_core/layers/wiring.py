@@ -171,7 +171,8 @@ class _Wiring:
             index = len(calls[place]) - 1 if call == LAST else call - shifts[place]
             if not 0 <= index < len(calls[place]):
                 where = path(self.entries[place].where, "inbound_nodes")
-                self.problem(where, f"{shown(name)} is called {len(calls[place])} times, but its call {call} is used")
+                calls_made = ", ".join(str(number + shifts[place]) for number in range(len(calls[place])))
+                self.problem(where, f"{shown(name)} has no call {call}, which another layer uses", calls_made)
             return first[place] + index
 
         nodes = [Node(index, tuple(map(node, call))) for index, each in enumerate(calls) for call in each]
