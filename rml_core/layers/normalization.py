@@ -67,7 +67,8 @@ class BatchNormalization(LayerSection):
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
         from rml_core.layers.modules import normalization
 
-        # TensorFlow's fused kernel, which Keras 2 takes for images, keeps the unbiased variance.
+        # TensorFlow's fused kernel, which Keras 2 takes for images (its last versions for volumes too), keeps the
+        # unbiased variance.
         unbiased = keras_version == 2 and len(shapes[0]) == 3
         frozen = not self.trainable
         return normalization.BatchNorm(channels(shapes[0]), 1 - self.momentum, self.epsilon, unbiased, frozen)
