@@ -34,8 +34,7 @@ def decode(path: str, grayscale: bool = False) -> np.ndarray:
 
     kind = cv2.IMREAD_GRAYSCALE if grayscale else cv2.IMREAD_COLOR
     array = _read(path, kind | cv2.IMREAD_ANYDEPTH)
-    if array is None:
-        array = _in_channels(_read_plainly(path), grayscale)
+    array = _in_channels(_read_plainly(path) if array is None else array, grayscale)
     return array[:, :, None] if array.ndim == 2 else array
 
 
@@ -48,8 +47,8 @@ def decode_mask(path: str, grayscale: bool = False) -> np.ndarray:
     array = _read(path, kind | cv2.IMREAD_ANYDEPTH)
     if array is None:
         array = _read_plainly(path)
-        if grayscale:
-            array = _in_channels(array, grayscale)
+    if grayscale:
+        array = _in_channels(array, grayscale)
     if array.ndim == 3 and array.shape[2] != 1:
         raise RunFailed(
             f"{path}: a mask has one channel, this file has colours; set target_grayscale to read it as grey"
