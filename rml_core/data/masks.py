@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rml_core.config.problem import RunFailed, listed
@@ -46,16 +47,34 @@ def check_known(values: Mapping[int, str], mapped: Mapped, classes: int, ignore_
 
 
 def to_classes(raw: np.ndarray, mapped: Mapped, ignore_index: int | None = None) -> np.ndarray:
-    """Raw values (..., any integers) as class indices, int64; `ignore_index` and filled pixels become `IGNORED`."""
+    """Raw values (..., any integers) as class indices, int64; `ignore_index` and filled pixels become `IGNORED`, and so
+    do values that stand for no class where there is a mapping."""
+    if raw.dtype.itemsize > 2:
+        return _looked_up(raw, mapped, ignore_index)
+    table = _table(raw.dtype.str, mapped, ignore_index)
+    # Of signed types the table has the negative values at its end, where a negative index finds them.
+    return table[raw]
+
+
+@lru_cache(maxsize=8)
+def _table(dtype: str, mapped: Mapped, ignore_index: int | None) -> np.ndarray:
+    """The class of every value of an 8 or 16 bit type, at the value's own index."""
+    import numpy as np
+
+    limits = np.iinfo(dtype)
+    values = [*range(limits.max + 1), *range(limits.min, 0)]
+    return _looked_up(np.array(values, dtype), mapped, ignore_index)
+
+
+def _looked_up(raw: np.ndarray, mapped: Mapped, ignore_index: int | None) -> np.ndarray:
     import numpy as np
 
     if mapped is None:
         classes = raw.astype(np.int64)
     else:
         order = np.asarray(mapped, np.int64)
-        classes = np.searchsorted(order, raw).astype(np.int64, copy=False)
-        matched = order[np.minimum(classes, len(order) - 1)] == raw
-        classes = np.where(matched, classes, IGNORED)
+        place = np.minimum(np.searchsorted(order, raw), len(order) - 1)
+        classes = np.where(order[place] == raw, place, IGNORED)
     if ignore_index is not None:
         classes[raw == ignore_index] = IGNORED
     if raw.dtype.kind == "i":

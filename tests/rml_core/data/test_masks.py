@@ -49,9 +49,13 @@ def test_a_test_value_unseen_in_training():
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.integers(0, 255) | st.none())
-def test_classes_are_positions_in_the_sorted_values(values, ignored):
-    raw = np.array(values, np.uint8)
+@given(
+    st.lists(st.integers(0, 255), min_size=1, max_size=40),
+    st.integers(0, 255) | st.none(),
+    st.sampled_from(["uint8", "uint16", "int16", "int32"]),
+)
+def test_classes_are_positions_in_the_sorted_values(values, ignored, dtype):
+    raw = np.array(values, dtype)
     distinct = sorted(set(values) - {ignored})
     mapped = mapping(distinct, max(len(distinct), 1), ignored)
     positions = {value: i for i, value in enumerate(distinct)} if mapped is not None else {v: v for v in distinct}
@@ -61,6 +65,11 @@ def test_classes_are_positions_in_the_sorted_values(values, ignored):
     assert classes.tolist() == expected
 
 
-@pytest.mark.parametrize("mapped", [None, (1, 5)])
-def test_filled_pixels_carry_no_weight(mapped):
-    assert to_classes(np.array([1, FILLED], np.int16), mapped).tolist()[1] == IGNORED
+@pytest.mark.parametrize("mapped", [None, (0, 1, 5)])
+@pytest.mark.parametrize("dtype", ["int16", "int32"])
+def test_filled_pixels_carry_no_weight(mapped, dtype):
+    assert to_classes(np.array([[1, FILLED]], dtype), mapped).tolist() == [[1, IGNORED]]
+
+
+def test_negative_values_are_classes_too():
+    assert to_classes(np.array([-7, 3, -7], np.int16), (-7, 3)).tolist() == [0, 1, 0]
