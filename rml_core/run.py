@@ -31,7 +31,7 @@ class EarlyStopping(Section):
 
     metric: Annotated[str, OneOf("metric", "loss", "accuracy")] = "loss"
     """What is watched: the test loss (smaller is better) or the accuracy (larger is better)."""
-    patience: int = Field(ge=1)
+    patience: int = Field(ge=1, examples=[5])
     """So many epochs without improvement end the training."""
     min_delta: float = Field(0.0, ge=0)
     """A change that is not larger than this is no improvement."""
@@ -40,10 +40,10 @@ class EarlyStopping(Section):
 class RunFile(Section):
     """What stands under `neural_network`."""
 
-    outfile: str | None = None
+    outfile: str | None = Field(None, examples=["out.txt"])
     """Base name of the log files: `out.txt` gives `out_train.txt`, `out_test.txt`, `out_metrics.jsonl` and
     `out_report.png`. None: no log files."""
-    num_epochs: int = Field(1, ge=1)
+    num_epochs: int = Field(1, ge=1, examples=[10])
     """Epochs in total; a resumed run goes on up to this number."""
     debug: bool = False
     """Write the network as Graphviz (`network.dot`) and parameter statistics (`debug_<epoch>.json`), beside
@@ -60,7 +60,7 @@ class RunFile(Section):
     """What is minimised; needed to train and where there are test targets."""
     checkpoints: Checkpoints | None = None
     """What is saved, and what weights a run begins with."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, examples=[1])
     """Every random draw of the run derives from it."""
     precision: Annotated[str, OneOf("precision", "single", "double", "bf16", "fp16")] = "single"
     """Floating-point numbers of the network; bf16 and fp16 are mixed precision."""

@@ -12,13 +12,13 @@ from rml_core.config.section import Section
 class Checkpoints(Section):
     """What is saved while training, and what weights a run begins with."""
 
-    save: str | None = None
+    save: str | None = Field(None, examples=["checkpoints"])
     """Folder for `model_checkpoint_<epoch>.pt`; nothing is saved without it."""
     interval: Annotated[int, Field(ge=1)] = 1
     """Save after every so many epochs, and after the last."""
     load: str | None = None
-    """A file with weights to begin with; they go by layer name."""
-    keep: Annotated[int, Field(ge=1)] | None = None
+    """A file with weights to begin with: a checkpoint, or a PyTorch `state_dict`. They go by layer name."""
+    keep: Annotated[int, Field(ge=1)] | None = Field(None, examples=[3])
     """So many of the run's newest checkpoints stay; all of them without it."""
-    best: bool = False
+    best: bool = Field(False, examples=[True])
     """Let `model_checkpoint_best.pt` follow the best evaluation."""

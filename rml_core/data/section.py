@@ -42,27 +42,27 @@ def _publish_aliases(schema: dict[str, Any]) -> None:
 class Data(Section):
     model_config = ConfigDict(json_schema_extra=_publish_aliases)
 
-    input_type: Type | None = None
+    input_type: Type | None = Field(None, examples=["images"])
     """What the inputs are."""
-    target_type: Type | None = None
+    target_type: Type | None = Field(None, examples=["labels"])
     """What the targets are. None: there are none."""
     type: Type | None = None
     """What inputs and targets both are."""
-    input_path: PathText | None = None
+    input_path: PathText | None = Field(None, examples=["pictures/train"])
     """Training inputs: a folder, searched recursively, or a file. None: no training."""
     target_path: PathText | None = None
-    """Training targets."""
-    test_input_path: PathText | None = None
+    """Training targets, where they are files of their own."""
+    test_input_path: PathText | None = Field(None, examples=["pictures/test"])
     """Test inputs. None: no evaluation."""
     test_target_path: PathText | None = None
-    """Test targets. None: inference only."""
+    """Test targets, where they are files of their own. None: inference only."""
     test_output_path: PathText | None = None
     """The folder for inference results, `output_<epoch>.h5`. None: they are not saved."""
-    batch_size: BatchSize = 64
+    batch_size: BatchSize = Field(64, examples=[16])
     """Training samples a batch, over all processes."""
     test_batch_size: BatchSize = 64
     """Test samples a batch, over all processes."""
-    preload: bool = False
+    preload: bool = Field(False, examples=[True])
     """Read and decode everything once, before training."""
     grayscale: bool = False
     """Read inputs and targets as one channel."""

@@ -84,8 +84,12 @@ class _Elementwise(LayerSection):
 
 
 class Activation(_Elementwise):
-    activation: ActivationName
+    """An activation by name."""
+
+    activation: ActivationName = Field(examples=["relu"])
+    """Which one."""
     axis: Axes = -1
+    """softmax and log_softmax: the axis, or axes, over which the numbers add up to 1; -1 is the channels."""
 
     @property
     def applied(self) -> Applied:
@@ -93,7 +97,10 @@ class Activation(_Elementwise):
 
 
 class Softmax(_Elementwise):
+    """softmax."""
+
     axis: Axes = -1
+    """The axis, or axes, over which the numbers add up to 1; -1 is the channels."""
 
     @property
     def applied(self) -> Applied:
@@ -101,9 +108,14 @@ class Softmax(_Elementwise):
 
 
 class ReLU(_Elementwise):
+    """x from `threshold` to `max_value`; below it `negative_slope` * (x - `threshold`)."""
+
     max_value: float | None = Field(default=None, ge=0)
+    """Nothing is larger."""
     negative_slope: float = Field(default=0.0, ge=0)
+    """The slope below `threshold`."""
     threshold: float = Field(default=0.0, ge=0)
+    """Where it begins."""
 
     @property
     def applied(self) -> Applied:
@@ -113,7 +125,10 @@ class ReLU(_Elementwise):
 
 
 class LeakyReLU(_Elementwise):
+    """x, and `negative_slope` * x below 0."""
+
     negative_slope: float = Field(default=0.3, ge=0)
+    """The slope below 0; `alpha` in Keras 2."""
 
     @model_validator(mode="before")
     @classmethod

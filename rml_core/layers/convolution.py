@@ -10,7 +10,7 @@ from rml_core.config.names import unknown_name, wrong
 from rml_core.config.problem import shown
 from rml_core.layers.dense import Kernel
 from rml_core.layers.padding import Pair, Sizes, extent, transposed, transposed_crop, windows
-from rml_core.layers.section import ChannelsLast, Misfit, Run, Shape, Weight, channels, per_axis, say
+from rml_core.layers.section import ChannelsLast, Misfit, OneOrEach, Run, Shape, Weight, channels, per_axis, say
 
 PADDINGS = ("valid", "same")
 
@@ -32,21 +32,27 @@ def each(padding: str | Sizes, rank: int) -> tuple[str | int, ...]:
 class _Windowed(Kernel):
     """What convolutions and their transposes share."""
 
-    filters: int = Field(gt=0)
-    kernel_size: Sizes
+    filters: int = Field(gt=0, examples=[16])
+    """Output channels."""
+    kernel_size: Sizes = Field(examples=[3])
+    """The window's sizes."""
     strides: Sizes = Field(default=1, validate_default=True)
+    """From one window to the next; of a transposed convolution, how much larger its output is."""
     padding: str | Sizes = "valid"
+    """`valid`, `same`, or how much is added on each side."""
     dilation_rate: Sizes = Field(default=1, validate_default=True)
+    """From one element of the window to the next."""
     groups: int = Field(default=1, gt=0)
+    """So many groups of channels are convolved by themselves."""
     data_format: ChannelsLast = None
 
-    @field_validator("kernel_size", "strides", "dilation_rate", mode="before")
+    @field_validator("kernel_size", "strides", "dilation_rate", mode="before", json_schema_input_type=OneOrEach)
     @classmethod
     def _one_an_axis(cls, value: object) -> object:
         assert cls.rank is not None
         return per_axis(value, cls.rank)
 
-    @field_validator("padding", mode="before")
+    @field_validator("padding", mode="before", json_schema_input_type=str | OneOrEach)
     @classmethod
     def _padding(cls, value: object) -> object:
         assert cls.rank is not None
@@ -58,6 +64,8 @@ class _Windowed(Kernel):
 
 
 class _Convolution(_Windowed):
+    """Convolution, and a bias."""
+
     def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
         sides = each(self.padding, len(self.kernel_size))
@@ -119,10 +127,14 @@ def _one_group(groups: int) -> int:
 
 
 class _Transposed(_Windowed):
-    groups: Annotated[int, AfterValidator(_one_group)] = 1
-    output_padding: Sizes | None = None
+    """Transposed convolution, and a bias."""
 
-    @field_validator("output_padding", mode="before")
+    groups: Annotated[int, AfterValidator(_one_group)] = 1
+    """Only 1 is available."""
+    output_padding: Sizes | None = None
+    """How much longer the output is at its end, less than the strides. None: Keras's default."""
+
+    @field_validator("output_padding", mode="before", json_schema_input_type=OneOrEach | None)
     @classmethod
     def _below_strides(cls, value: Any, info: ValidationInfo) -> object:
         assert cls.rank is not None

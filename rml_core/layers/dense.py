@@ -13,9 +13,13 @@ class Kernel(LayerSection):
     """The keys of all layers with a kernel and a bias."""
 
     activation: ActivationName = "linear"
+    """What follows the layer's own computation."""
     use_bias: bool = True
+    """Add a learned number to each output channel."""
     kernel_initializer: Initial = GlorotUniform()
+    """What the kernel begins with."""
     bias_initializer: Initial = Zeros()
+    """What the bias begins with."""
     kernel_regularizer: Null = None
     bias_regularizer: Null = None
     kernel_constraint: Null = None
@@ -30,7 +34,10 @@ class Kernel(LayerSection):
 
 
 class Dense(Kernel):
-    units: int = Field(gt=0)
+    """A matrix on the channels, and a bias."""
+
+    units: int = Field(gt=0, examples=[10])
+    """Output channels."""
     lora_rank: Null = None
     lora_alpha: Null = None
     quantization_config: Null = None

@@ -10,7 +10,10 @@ from rml_core.layers.section import ChannelsLast, LayerSection, Null, Run, Shape
 
 
 class Dropout(LayerSection):
-    rate: float = Field(ge=0, le=1)
+    """Sets elements to 0 at random while training, and scales up the others."""
+
+    rate: float = Field(ge=0, le=1, examples=[0.5])
+    """The fraction that is set to 0."""
     noise_shape: Null = None
     seed: Any = None
 
@@ -25,6 +28,8 @@ class Dropout(LayerSection):
 
 
 class _SpatialDropout(Dropout):
+    """Dropout of whole channels."""
+
     data_format: ChannelsLast = None
 
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:

@@ -8,7 +8,10 @@ from rml_core.layers.section import LayerSection, Null, Off, SampleShape, Shape
 
 
 class InputLayer(LayerSection):
+    """Where the network begins; may say the input's shape."""
+
     shape: SampleShape = None
+    """The input's shape without the batch, [sizes ..., channels]; null for what the data decides."""
     batch_size: int | None = None
     sparse: Off = False
     ragged: Off = False

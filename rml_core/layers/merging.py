@@ -54,31 +54,46 @@ def _broadcast(one: Shape, other: Shape) -> Shape:
 
 
 class Add(_Merge):
+    """The sum of its inputs, element by element."""
+
     operation = "add"
 
 
 class Subtract(_Merge):
+    """The first of two inputs minus the second."""
+
     operation, least, most = "subtract", 2, 2
 
 
 class Multiply(_Merge):
+    """The product of its inputs, element by element."""
+
     operation = "multiply"
 
 
 class Average(_Merge):
+    """The mean of its inputs, element by element."""
+
     operation = "average"
 
 
 class Maximum(_Merge):
+    """The largest of its inputs, element by element."""
+
     operation = "maximum"
 
 
 class Minimum(_Merge):
+    """The smallest of its inputs, element by element."""
+
     operation = "minimum"
 
 
 class Concatenate(_Merge):
+    """Its inputs one behind the other along an axis."""
+
     axis: int = -1
+    """The axis that they are joined along, as Keras counts: 0 is the batch, -1 the channels."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         first = shapes[0]

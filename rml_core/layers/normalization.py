@@ -20,16 +20,26 @@ def _one_axis(value: object) -> object:
 
 
 class BatchNormalization(LayerSection):
+    """Each channel to mean 0 and variance 1 over the batch; evaluation uses moving statistics."""
+
     axis: Annotated[int, BeforeValidator(_one_axis)] = -1
+    """The channels' axis; only the last one is available."""
     momentum: float = Field(default=0.99, ge=0, le=1)
     """The weight of the old value in the moving statistics."""
     epsilon: float = Field(default=1e-3, ge=0)
+    """Added to the variance."""
     center: bool = True
+    """Add a learned beta to each channel."""
     scale: bool = True
+    """Multiply each channel by a learned gamma."""
     beta_initializer: Initial = Zeros()
+    """What beta begins with."""
     gamma_initializer: Initial = Ones()
+    """What gamma begins with."""
     moving_mean_initializer: Initial = Zeros()
+    """What the moving mean begins with."""
     moving_variance_initializer: Initial = Ones()
+    """What the moving variance begins with."""
     beta_regularizer: Null = None
     gamma_regularizer: Null = None
     beta_constraint: Null = None

@@ -8,22 +8,25 @@ from pydantic import Field, field_validator
 
 from rml_core.layers.convolution import each, padding_of
 from rml_core.layers.padding import Sizes, windows
-from rml_core.layers.section import ChannelsLast, LayerSection, Misfit, Run, Shape, per_axis, say
+from rml_core.layers.section import ChannelsLast, LayerSection, Misfit, OneOrEach, Run, Shape, per_axis, say
 
 
 class _Pooling(LayerSection):
-    pool_size: Sizes = Field(default=2, validate_default=True)
+    pool_size: Sizes = Field(default=2, validate_default=True, examples=[2])
+    """The window's sizes."""
     strides: Sizes | None = None
+    """From one window to the next. None: the window's sizes."""
     padding: str | Sizes = "valid"
+    """`valid`, `same`, or how much is added on each side."""
     data_format: ChannelsLast = None
 
-    @field_validator("pool_size", "strides", mode="before")
+    @field_validator("pool_size", "strides", mode="before", json_schema_input_type=OneOrEach)
     @classmethod
     def _one_an_axis(cls, value: Any) -> object:
         assert cls.rank is not None
         return None if value is None else per_axis(value, cls.rank)
 
-    @field_validator("padding", mode="before")
+    @field_validator("padding", mode="before", json_schema_input_type=str | OneOrEach)
     @classmethod
     def _padding(cls, value: object) -> object:
         assert cls.rank is not None
@@ -42,6 +45,8 @@ class _Pooling(LayerSection):
 
 
 class _MaxPooling(_Pooling):
+    """The largest number of each window."""
+
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
         from rml_core.layers.modules import pooling
 
@@ -49,6 +54,8 @@ class _MaxPooling(_Pooling):
 
 
 class _AveragePooling(_Pooling):
+    """The mean of each window; padding does not count."""
+
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
         from rml_core.layers.modules import pooling
 
@@ -81,6 +88,7 @@ class AveragePooling3D(_AveragePooling):
 
 class _GlobalPooling(LayerSection):
     keepdims: bool = False
+    """Keep the spatial axes, with size 1."""
     data_format: ChannelsLast = None
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -89,6 +97,8 @@ class _GlobalPooling(LayerSection):
 
 
 class _GlobalMaxPooling(_GlobalPooling):
+    """The largest number of each channel."""
+
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
         from rml_core.layers.modules import pooling
 
@@ -96,6 +106,8 @@ class _GlobalMaxPooling(_GlobalPooling):
 
 
 class _GlobalAveragePooling(_GlobalPooling):
+    """The mean of each channel."""
+
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
         from rml_core.layers.modules import pooling
 

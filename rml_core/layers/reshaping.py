@@ -10,10 +10,12 @@ from pydantic import BeforeValidator, Field, field_validator
 from rml_core.config.names import OneOf, wrong
 from rml_core.config.problem import shown
 from rml_core.layers.padding import Pair, Sizes
-from rml_core.layers.section import ChannelsLast, LayerSection, Misfit, Run, Shape, per_axis, say
+from rml_core.layers.section import ChannelsLast, LayerSection, Misfit, OneOrEach, Run, Shape, per_axis, say
 
 
 class Flatten(LayerSection):
+    """All axes as one, channels last: as Keras orders them."""
+
     data_format: ChannelsLast = None
 
     def output_shape(self, *shapes: Shape) -> Shape:
@@ -38,7 +40,10 @@ def _target(value: object) -> object:
 
 
 class Reshape(LayerSection):
-    target_shape: Annotated[Sizes, BeforeValidator(_target)]
+    """Another shape for the same elements."""
+
+    target_shape: Annotated[Sizes, BeforeValidator(_target)] = Field(examples=[[16, -1]])
+    """The sample's new shape, channels last; one size may be -1."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
@@ -59,10 +64,13 @@ class Reshape(LayerSection):
 
 
 class _UpSampling(LayerSection):
-    size: Sizes = Field(default=2, validate_default=True)
+    """Larger by a factor an axis; elements are repeated, or interpolated."""
+
+    size: Sizes = Field(default=2, validate_default=True, examples=[2])
+    """The factors."""
     data_format: ChannelsLast = None
 
-    @field_validator("size", mode="before")
+    @field_validator("size", mode="before", json_schema_input_type=OneOrEach)
     @classmethod
     def _one_an_axis(cls, value: object) -> object:
         assert cls.rank is not None
@@ -89,6 +97,7 @@ class UpSampling2D(_UpSampling):
     interpolation: Annotated[
         str, OneOf("interpolation", "nearest", "bilinear", later=("bicubic", "lanczos3", "lanczos5", "area"))
     ] = "nearest"
+    """How new elements come about."""
 
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
         from rml_core.layers.modules import reshaping
@@ -101,10 +110,13 @@ class UpSampling3D(_UpSampling):
 
 
 class _ZeroPadding(LayerSection):
-    padding: tuple[Pair, ...] = Field(default=1, validate_default=True)
+    """Zeros around."""
+
+    padding: tuple[Pair, ...] = Field(default=1, validate_default=True, examples=[1])
+    """How many on each side: for all axes, one an axis, or [before, after] an axis."""
     data_format: ChannelsLast = None
 
-    @field_validator("padding", mode="before")
+    @field_validator("padding", mode="before", json_schema_input_type=OneOrEach | list[Pair])
     @classmethod
     def _pairs(cls, value: Any) -> object:
         """An integer; one an axis; or a pair an axis. In one dimension a list is the pair."""

@@ -113,6 +113,10 @@ BatchShape = Annotated[tuple[int | None, ...] | None, BeforeValidator(_batch_sha
 SampleShape = Annotated[tuple[int | None, ...] | None, BeforeValidator(_sample_shape)]
 
 
+# How JSON may say a size: for all axes, or one an axis.
+OneOrEach = int | list[int]
+
+
 def per_axis(value: object, rank: int, least: int = 1) -> tuple[int, ...]:
     """A size as Keras takes it, an integer or one an axis, as a tuple."""
     sizes: list[Any] = list(value) if isinstance(value, list | tuple) else [value] * rank
@@ -129,11 +133,16 @@ class LayerSection(Section):
     """How many spatial axes its input must have."""
 
     name: str | None = None
+    """What checkpoints, connections and messages call the layer. None: its class's name, numbered."""
     trainable: bool = True
+    """false: its weights stay as they are."""
     dtype: Annotated[str, BeforeValidator(_policy)] = "float32"
     batch_input_shape: BatchShape = None
+    """First layer: the input's shape, [batch, sizes ..., channels]; null for what the data decides."""
     batch_shape: BatchShape = None
+    """The same, as Keras 3 writes it."""
     input_shape: SampleShape = None
+    """The same without the batch."""
     activity_regularizer: Null = None
     autocast: Any = None
     dynamic: Off = False

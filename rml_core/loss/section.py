@@ -70,7 +70,7 @@ class Weighted(LossSection):
     """A loss with a weight a class."""
 
     weight: Annotated[tuple[Annotated[float, Field(ge=0)], ...], FromList] | None = None
-    """One number a class; means divide by the sum of the weights."""
+    """One number a class; means divide by the sum of the weights. None: every class counts alike."""
 
     @field_validator("weight")
     @classmethod

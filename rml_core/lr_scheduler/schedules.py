@@ -19,9 +19,9 @@ class Step(SchedulerSection):
     """The learning rate is multiplied by `gamma` after every `step_size` epochs."""
 
     type: Annotated[str, OneOf("scheduler", "Step")]
-    gamma: Gamma
+    gamma: Gamma = Field(examples=[0.1])
     """What the learning rate is multiplied by."""
-    step_size: Epoch
+    step_size: Epoch = Field(examples=[10])
     """How many epochs lie between two changes."""
 
     def factor(self, epoch: int) -> float:
@@ -32,9 +32,9 @@ class MultiStep(SchedulerSection):
     """The learning rate is multiplied by `gamma` after each of the epochs in `milestones`."""
 
     type: Annotated[str, OneOf("scheduler", "MultiStep")]
-    gamma: Gamma
+    gamma: Gamma = Field(examples=[0.1])
     """What the learning rate is multiplied by."""
-    milestones: Annotated[tuple[Epoch, ...], FromList]
+    milestones: Annotated[tuple[Epoch, ...], FromList] = Field(examples=[[10, 20]])
     """Epochs at whose end the learning rate changes: milestone m counts from epoch m + 1 on."""
 
     def factor(self, epoch: int) -> float:
@@ -45,7 +45,7 @@ class Exponential(SchedulerSection):
     """The learning rate is multiplied by `gamma` after every epoch."""
 
     type: Annotated[str, OneOf("scheduler", "Exponential")]
-    gamma: Gamma
+    gamma: Gamma = Field(examples=[0.95])
     """What the learning rate is multiplied by."""
 
     def factor(self, epoch: int) -> float:
@@ -56,9 +56,9 @@ class Warmup(SchedulerSection):
     """The learning rate grows linearly from `start_factor` times its value to all of it."""
 
     type: Annotated[str, OneOf("scheduler", "Warmup")]
-    num_epochs: Epoch
+    num_epochs: Epoch = Field(examples=[5])
     """After so many epochs the learning rate has its full value."""
-    start_factor: Annotated[float, Field(ge=0, lt=1)]
+    start_factor: float = Field(ge=0, lt=1, examples=[0.1])
     """The fraction of the learning rate that the first epoch runs at."""
 
     def factor(self, epoch: int) -> float:

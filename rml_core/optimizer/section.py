@@ -20,7 +20,7 @@ class OptimizerSection(Section, ABC):
     """The `optimizer` section of a first-order optimizer."""
 
     type: str
-    learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    learning_rate: float = Field(0.01, gt=0, examples=[0.001])
     """The learning rate, before the scheduler's factor."""
     lr_scheduler: Annotated[SchedulerSection, Tagged("scheduler", "type", SCHEDULERS)] | None = None
     """Changes the learning rate from epoch to epoch."""

@@ -22,7 +22,7 @@ class SGD(OptimizerSection):
     """Stochastic gradient descent, with momentum."""
 
     type: Annotated[str, OneOf("optimizer", "SGD")]
-    momentum: NotNegative = 0.0
+    momentum: NotNegative = Field(0.0, examples=[0.9])
     """The weight of the old velocity."""
     weight_decay: NotNegative = 0.0
     """L2 penalty, added to the gradient."""

@@ -31,9 +31,9 @@ def _not_zero(std: Numbers) -> Numbers:
 
 
 class MeanStd(Section):
-    mean: Numbers = 0.0
+    mean: Numbers = Field(0.0, examples=[0.5])
     """What is subtracted: a number, or a list with one a channel."""
-    std: Annotated[Numbers, AfterValidator(_not_zero)] = 1.0
+    std: Annotated[Numbers, AfterValidator(_not_zero)] = Field(1.0, examples=[0.25])
     """What is divided by: a number, or a list with one a channel."""
 
 
@@ -44,6 +44,7 @@ class Normalize(TransformSection):
     on_masks: ClassVar[bool] = False
     on_floats: ClassVar[bool] = True
     normalize: MeanStd
+    """Numbers for all channels, or one a channel."""
 
     def shape(self, shape: Shape) -> Shape:
         for name, numbers in (("mean", self.normalize.mean), ("std", self.normalize.std)):
@@ -97,7 +98,7 @@ class ConvertColor(TransformSection):
     """Another colour space, as OpenCV converts the decoded type; BGR is what images are read as."""
 
     on_masks: ClassVar[bool] = False
-    convert_color: Annotated[str, AfterValidator(_known_code)]
+    convert_color: Annotated[str, AfterValidator(_known_code)] = Field(examples=["BGR2RGB"])
     """The name of an OpenCV conversion, with or without `COLOR_`: `BGR2RGB`."""
 
     def shape(self, shape: Shape) -> Shape:

@@ -26,7 +26,7 @@ def _with_channels(array: np.ndarray) -> np.ndarray:
 class Resize(TransformSection):
     """To width Sx and height Sy: bilinear, without smoothing when it shrinks; nearest for masks."""
 
-    resize: Size
+    resize: Size = Field(examples=[[64, 64]])
     """[Sx, Sy]: width and height in pixels."""
 
     def shape(self, shape: Shape) -> Shape:
@@ -45,7 +45,7 @@ class Resize(TransformSection):
 class CenterCrop(TransformSection):
     """The central Sx x Sy pixels; where the margin is odd, its smaller half is left and above."""
 
-    center_crop: Size
+    center_crop: Size = Field(examples=[[48, 48]])
     """[Sx, Sy]: width and height in pixels."""
 
     def shape(self, shape: Shape) -> Shape:
@@ -70,7 +70,7 @@ class RandomHorizontalFlip(TransformSection):
     """Left and right change places."""
 
     random: ClassVar[bool] = True
-    random_horizontal_flip: Probability
+    random_horizontal_flip: Probability = Field(examples=[0.5])
     """How probable the flip is."""
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> bool:
@@ -84,7 +84,7 @@ class RandomVerticalFlip(TransformSection):
     """Top and bottom change places."""
 
     random: ClassVar[bool] = True
-    random_vertical_flip: Probability
+    random_vertical_flip: Probability = Field(examples=[0.5])
     """How probable the flip is."""
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> bool:
@@ -98,7 +98,7 @@ class Rotate(TransformSection):
     """Clockwise about the centre ((W-1)/2, (H-1)/2), the size kept, filled with 0; filled pixels of a mask carry no
     weight."""
 
-    rotate: float
+    rotate: float = Field(examples=[90])
     """Degrees, clockwise."""
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
