@@ -30,8 +30,8 @@ ACTIVATIONS = (
     "mish",
     "exponential",
 )
-_ALIASES = {"swish": "silu", "log_softmax_v2": "log_softmax"}
-_BY_NAME = {name: name for name in ACTIVATIONS} | _ALIASES
+ALIASES = {"swish": "silu", "log_softmax_v2": "log_softmax"}
+_BY_NAME = {name: name for name in ACTIVATIONS} | ALIASES
 
 
 def _name(value: object) -> str:
@@ -48,7 +48,7 @@ def _name(value: object) -> str:
     if given is None:
         return "linear"
     if not isinstance(given, str) or given.casefold() not in _BY_NAME:
-        raise unknown_name("activation", given, [*ACTIVATIONS, *_ALIASES])
+        raise unknown_name("activation", given, [*ACTIVATIONS, *ALIASES])
     return _BY_NAME[given.casefold()]
 
 

@@ -20,8 +20,8 @@ def build(network: Network, seed: int) -> nn.Module:
     """The network in float32 on the CPU: (N, C, *spatial) -> (N, C2, *spatial) or (N, C2).
 
     The keys of its state are `<layer>.<weight>` with torch's names of weights, `outer/inner.<weight>` for a nested
-    model's layers. A frozen layer's parameters have `requires_grad` False. Each weight depends on the seed, the
-    layer's name and its own, and on nothing else.
+    model's layers; a dot in a layer's name becomes a slash. A frozen layer's parameters have `requires_grad` False.
+    Each weight depends on the seed, the layer's name and its own, and on nothing else.
     """
     return Built(network, seed)
 
@@ -35,8 +35,8 @@ class Built(nn.Module):
         for layer, run in zip(network.unique, runs, strict=True):
             if isinstance(run, nn.Module):
                 _fill(run, layer, seed)
-                # Not `add_module`: Keras's names may hold dots, or be those of a module's own attributes.
-                self._modules[layer.name] = run
+                # Not `add_module`: Keras's names may be those of a module's own attributes.
+                self._modules[layer.key] = run
         self._steps, self._output, self._count = _compiled(network, runs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,8 +69,17 @@ class Layer:
     weights: tuple[Weight, ...]
 
     @property
+    def key(self) -> str:
+        """The name in the state of the torch module, where a dot is what joins names."""
+        return self.name.replace(".", "/")
+
+    @property
+    def sizes(self) -> list[tuple[int, ...]]:
+        return [weight.shape for weight in self.weights]
+
+    @property
     def parameters(self) -> int:
-        return sum(math.prod(weight.shape) for weight in self.weights)
+        return sum(map(math.prod, self.sizes))
 
     @property
     def trainable(self) -> int:
@@ -261,35 +270,34 @@ class _Flattening:
 
     def _call(self, entry: Entry, section: LayerSection, inputs: tuple[int, ...], name: str, learns: bool) -> int:
         shapes = tuple(shape for value in inputs if (shape := self.shapes[value]) is not None)
-        output = None
+        place, output = -1, None
         if len(shapes) == len(inputs):
             if section.trainable and not learns:
                 section = section.model_copy(update={"trainable": False})
             try:
                 section.check(shapes)
-                output = section.output_shape(*shapes)
-                self._add(Layer(name, entry.class_name, section, entry.where, shapes, output, section.weights(*shapes)))
+                called = section.output_shape(*shapes)
+                weights = section.weights(*shapes)
+                place = self._place(Layer(name, entry.class_name, section, entry.where, shapes, called, weights))
+                output = called
             except Misfit as misfit:
                 self._problem(entry, misfit.what, misfit.remedy)
-                output = None
-        self.calls.append(Call(self.places.get(name, -1), inputs))
+        self.calls.append(Call(place, inputs))
         self.shapes.append(output)
         return len(self.calls)
 
-    def _add(self, layer: Layer) -> None:
-        if layer.name not in self.places:
-            self.places[layer.name] = len(self.layers)
+    def _place(self, layer: Layer) -> int:
+        """Where in `layers` this one is; a shared layer is there already."""
+        place = self.places.setdefault(layer.key, len(self.layers))
+        if place == len(self.layers):
             self.layers.append(layer)
-            return
-        first = self.layers[self.places[layer.name]]
+        first = self.layers[place]
         if first.where != layer.where:
             raise Misfit(f'another layer is called "{layer.name}" too', "give every layer a name of its own")
-        if [weight.shape for weight in first.weights] != [weight.shape for weight in layer.weights] or any(
-            len(a) != len(b) for a, b in zip(first.shapes, layer.shapes, strict=False)
-        ):
-            raise Misfit(
-                f"it is shared by inputs {say(first.shapes[0])} and {say(layer.shapes[0])}, which need other weights"
-            )
+        if list(map(len, first.shapes)) != list(map(len, layer.shapes)) or first.sizes != layer.sizes:
+            one, other = (", ".join(map(say, each.shapes)) for each in (first, layer))
+            raise Misfit(f"it is shared, and cannot be one layer for both {one} and {other}")
+        return place
 
     def _problem(self, entry: Entry, what: str, remedy: str = "") -> None:
         problem = Problem(entry.where, f'layer "{entry.name}" ({entry.class_name}): {what}', "", remedy)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rml_core.layers.section import LayerSection, Null, Off, SampleShape, Shape
 
 
@@ -17,7 +15,6 @@ class InputLayer(LayerSection):
     ragged: Off = False
     optional: Off = False
     type_spec: Null = None
-    input_dtype: Any = None
 
     @property
     def declared_shape(self) -> Shape | None:

@@ -45,6 +45,9 @@ def read(source: object, where: str, base: Path) -> Graph:
 
 
 def _load(source: str, where: str, base: Path) -> object:
+    if "://" in source:
+        what = f"{shown(source)}: reading from a URL is not available yet"
+        raise Refused([Problem(where, what, "a path of this machine's files")])
     path = resolve(source, base)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

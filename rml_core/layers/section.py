@@ -144,7 +144,6 @@ class LayerSection(Section):
     input_shape: SampleShape = None
     """The same without the batch."""
     activity_regularizer: Null = None
-    autocast: Any = None
     dynamic: Off = False
 
     @property

@@ -80,17 +80,7 @@ def _over_axes(name: str, axis: int | tuple[int, ...], ndim: int) -> Run:
     dims = tuple(1 if place % ndim == ndim - 1 else place % ndim + 1 for place in axes)
     if len(dims) > 1:
         return partial(_log_softmax_over if name == "log_softmax" else _softmax_over, dims=dims)
-    function = torch.log_softmax if name == "log_softmax" else torch.softmax
-    if dims == (1,) and ndim > 2:
-        return partial(_over_channels, function=function)
-    return partial(function, dim=dims[0])
-
-
-def _over_channels(x: Tensor, function: Run) -> Tensor:
-    """torch's softmax makes its input contiguous first: with channels last that is no copy when they come last."""
-    if x.is_contiguous():
-        return function(x, dim=1)
-    return function(x.movedim(1, -1), dim=-1).movedim(-1, 1)
+    return partial(torch.log_softmax if name == "log_softmax" else torch.softmax, dim=dims[0])
 
 
 def _log_softmax_over(x: Tensor, dims: tuple[int, ...]) -> Tensor:

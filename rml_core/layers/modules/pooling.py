@@ -12,7 +12,8 @@ from rml_core.layers.modules.convolution import flat
 from rml_core.layers.padding import Sizes, same_each
 from rml_core.layers.section import Run
 
-_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+# Not torch.nn.functional's: those cannot be pickled.
+_MAX = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 

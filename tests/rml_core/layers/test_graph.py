@@ -149,7 +149,14 @@ def test_a_shared_layer_cannot_have_two_shapes_of_weights():
     with pytest.raises(Refused) as error:
         infer(read(source, "layers", Path()), None)
     assert str(error.value) == (
-        'layers[1]: layer "d" (Dense): it is shared by inputs (4) and (3), which need other weights'
+        'layers[1]: layer "d" (Dense): it is shared, and cannot be one layer for both (4) and (3)'
+    )
+
+
+def test_names_that_differ_by_a_dot_alone():
+    assert refused(("ReLU", {"name": "a.b"}), ("ReLU", {"name": "a/b"}), shape=(3,)) == (
+        'neural_network.layers[1]: layer "a/b" (ReLU): another layer is called "a/b" too\n'
+        "    give every layer a name of its own"
     )
 
 

@@ -32,7 +32,7 @@ def refused(source, base=None, shape=None):
         (
             {"filters": 4, "kernel_size": 3, "stride": 2},
             "stride: unknown key\n    allowed: name, trainable, dtype, batch_input_shape, batch_shape, input_shape,"
-            " activity_regularizer, autocast, dynamic, activation, use_bias, kernel_initializer, bias_initializer,"
+            " activity_regularizer, dynamic, activation, use_bias, kernel_initializer, bias_initializer,"
             " kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint, filters, kernel_size, strides,"
             ' padding, dilation_rate, groups, data_format\n    did you mean "strides"?',
         ),
