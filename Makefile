@@ -9,7 +9,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 pyth
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench
+.PHONY: help setup demo test test-slow lint docs bench
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -31,6 +31,9 @@ lint: $(VENV)/dev.stamp ## check style, formatting, types and the direction of i
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: $(VENV)/dev.stamp ## write docs/reference.md from the models of the run file
+	$(BIN)/python docs/make_reference.py
 
 bench: $(VENV)/dev.stamp ## measure rml side by side with plain torch
 	$(BIN)/python benchmarks

@@ -40,6 +40,8 @@ def _publish_aliases(schema: dict[str, Any]) -> None:
 
 
 class Data(Section):
+    """Where samples come from, and what is done to them before the network gets them."""
+
     model_config = ConfigDict(json_schema_extra=_publish_aliases)
 
     input_type: Type | None = Field(None, examples=["images"])

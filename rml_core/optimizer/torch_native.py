@@ -55,7 +55,7 @@ class SGD(OptimizerSection):
 
 
 class Adagrad(OptimizerSection):
-    """Duchi, Hazan, Singer, JMLR 12 (2011) 2121."""
+    """Steps over the root of the sum of squared gradients (Duchi, Hazan, Singer, JMLR 12 (2011) 2121)."""
 
     type: Annotated[str, OneOf("optimizer", "Adagrad")]
     lr_decay: NotNegative = 0.0
@@ -99,7 +99,7 @@ class _AdamKeys(OptimizerSection):
 
 
 class Adam(_AdamKeys):
-    """Kingma, Ba, arXiv:1412.6980."""
+    """Running means of the gradient and of its square (Kingma, Ba, arXiv:1412.6980)."""
 
     type: Annotated[str, OneOf("optimizer", "Adam")]
 
@@ -110,7 +110,7 @@ class Adam(_AdamKeys):
 
 
 class AdamW(_AdamKeys):
-    """Loshchilov, Hutter, arXiv:1711.05101."""
+    """Adam with a weight decay of its own (Loshchilov, Hutter, arXiv:1711.05101)."""
 
     type: Annotated[str, OneOf("optimizer", "AdamW")]
 
@@ -121,7 +121,8 @@ class AdamW(_AdamKeys):
 
 
 class RMSprop(OptimizerSection):
-    """Hinton, Neural Networks for Machine Learning, lecture 6; centered: Graves, arXiv:1308.0850."""
+    """Steps over the root mean square of recent gradients (Hinton, Neural Networks for Machine Learning, lecture 6;
+    centered: Graves, arXiv:1308.0850)."""
 
     type: Annotated[str, OneOf("optimizer", "RMSprop")]
     momentum: NotNegative = 0.0

@@ -99,7 +99,7 @@ class ConvertColor(TransformSection):
 
     on_masks: ClassVar[bool] = False
     convert_color: Annotated[str, AfterValidator(_known_code)] = Field(examples=["BGR2RGB"])
-    """The name of an OpenCV conversion, with or without `COLOR_`: `BGR2RGB`."""
+    """The name of an OpenCV conversion, with or without `COLOR_`."""
 
     def shape(self, shape: Shape) -> Shape:
         return (*shape[:2], _channels(self.convert_color, shape[2]))
