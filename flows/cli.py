@@ -42,7 +42,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
 @app.command("run")
 def run_command(
     file: FileArgument,
-    app_name: Annotated[str | None, typer.Option("--app", metavar="A", help="dnn.")] = None,
+    app_name: Annotated[str | None, typer.Option("--app", metavar="A", help="What the run is for: dnn.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in data.batch_size=32.")
     ] = None,
@@ -92,7 +92,7 @@ def validate(
             _say_problems(str(file), refused)
             continue
         for warning in warnings:
-            print(f"{file}: {warning}", file=sys.stderr)
+            print(f"{file}: warning: {warning}", file=sys.stderr)
         print(f"{file}: ok")
     if wrong:
         raise typer.Exit(2)
@@ -101,7 +101,7 @@ def validate(
 @app.command()
 def plan(
     file: FileArgument,
-    app_name: Annotated[str | None, typer.Option("--app", metavar="A")] = None,
+    app_name: Annotated[str | None, typer.Option("--app", metavar="A", help="What the run is for: dnn.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -124,14 +124,14 @@ def network(
     dot: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the graph as Graphviz.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Show the network of a run file, or of a Keras JSON file: layers, shapes, parameters."""
+    """Show the layers, shapes and parameters of a run file or a Keras JSON file."""
     from flows.network import described
 
     found = _or_problems(file, lambda: described(file))
     if dot is not None:
         from rml_core.layers.dot import to_dot
 
-        dot.write_text(to_dot(found))
+        _or_problems(file, lambda: _write(dot, "--dot", to_dot(found)))
     if as_json:
         shape = [None, *found.output_shape_keras]
         counts = {"parameters": found.parameters, "trainable": found.trainable, "layers": found.layers}
@@ -152,7 +152,7 @@ def schema(debug: Debug = False) -> None:
 
 def main() -> NoReturn:
     """The command `rml`."""
-    _exit_of(lambda: app(standalone_mode=False), debug="--debug" in sys.argv)
+    _exit_of(app, debug="--debug" in sys.argv)
 
 
 def rmldnn() -> NoReturn:
@@ -171,9 +171,11 @@ def _rmldnn(arguments: list[str]) -> None:
             joined.append(argument)
     parser = argparse.ArgumentParser("rmldnn", description="Run an rmldnn configuration file.")
     parser.add_argument("--config", required=True, metavar="FILE", help="the run file")
-    parser.add_argument("--app", metavar="A", help="dnn")
+    parser.add_argument("--app", metavar="A", help="what the run is for: dnn")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     given = parser.parse_args(joined)
+    if not given.config:
+        parser.error("argument --config: names no file")
     from flows.tracking import is_configured
 
     _run(
@@ -233,7 +235,7 @@ def _run(
     from flows import console
 
     for warning in checked.warnings:
-        print(warning, file=sys.stderr)
+        print(f"warning: {warning}", file=sys.stderr)
 
     def executed() -> Any:
         if tracked:
@@ -271,6 +273,16 @@ def _or_problems(file: Path, action: Callable[[], Any]) -> Any:
         raise typer.Exit(2) from None
 
 
+def _write(path: Path, where: str, text: str) -> None:
+    from rml_core.config.problem import Problem, Refused
+
+    try:
+        path.write_text(text)
+    except OSError as error:
+        what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
+        raise Refused([Problem(where, what)]) from None
+
+
 def _say_problems(file: str, refused: Any) -> None:
     count = len(refused.problems)
     print(f"{file}: {count} problem{'s' if count > 1 else ''}\n\n{refused}", file=sys.stderr)
@@ -278,26 +290,30 @@ def _say_problems(file: str, refused: Any) -> None:
 
 def _exit_of(action: Callable[[], Any], debug: bool) -> NoReturn:
     """Run a command and end the process with the exit status that the outcome has."""
-    import click
-
     from rml_core.config.problem import RunFailed
 
+    status = 0
     try:
-        status = action()
+        action()
     except typer.Exit as done:
         status = done.exit_code
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except KeyboardInterrupt:
         status = 130
     except Terminated:
         status = 143
+    except BrokenPipeError:
+        # Who read our output has had enough; what Python would still write at its end has no reader either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except RunFailed as failed:
         if debug:
             raise
         print(failed, file=sys.stderr)
         status = 1
-    except BrokenPipeError:
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"{text}\n    this should not happen: please report it with what --debug shows", file=sys.stderr)
         status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
