@@ -64,9 +64,6 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     with claimed(places.make()), listening(lines):
         position = _position(checked, places) if resuming is not None else None
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
-        if places.logs is not None:
-            at = (position.epoch, position.batch) if position is not None else (0, 0)
-            log.start(places.logs, *at, evaluates=checked.test is not None)
         prepared = _prepare(checked, planned, do, scheduler)
         from tasks.build import build
 
@@ -74,8 +71,12 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         if places.debug is not None:
             from rml_core.layers.dot import to_dot
 
-            (places.debug / "network.dot").write_text(to_dot(checked.network))
+            log.put(places.debug / "network.dot", to_dot(checked.network))
         stage = do(planned.build.name, build, setup)
+        if places.logs is not None:
+            # Not before now: what stops a run until here leaves the logs of the one before.
+            at = (position.epoch, position.batch) if position is not None else (0, 0)
+            log.start(places.logs, *at, evaluates=checked.test is not None)
         with _closing(stage.ranks), deferred(lambda: ranks.stop(stage.ranks)) as interruption:
             file = checked.run.file
             loop = Loop(
@@ -102,17 +103,23 @@ def _saying_where(do: Do) -> Do:
     """What goes wrong in a phase is said with the phase's name, in one line."""
 
     def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
+        with _named(name):
             return do(name, function, *arguments)
-        except Refused:
-            raise
-        except RunFailed as failed:
-            raise RunFailed(f"{name}: {failed}") from failed
-        except Exception as error:
-            text = " ".join(str(error).split())
-            raise RunFailed(f"{name}: {type(error).__name__}: {text}") from error
 
     return call
+
+
+@contextmanager
+def _named(phase: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused:
+        raise
+    except RunFailed as failed:
+        raise RunFailed(f"{phase}: {failed}") from failed
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise RunFailed(f"{phase}: {type(error).__name__}: {text}") from error
 
 
 def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> dict[str, Prepared]:
@@ -139,16 +146,19 @@ def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:
     ignored = getattr(checked.run.file.loss, "ignore_index", None)
     training, test = prepared.get("training"), prepared.get("test")
     if training is not None:
-        mapped = mapping(dict(training.mask_values), classes, ignored)
+        with _named("load training"):
+            mapped = mapping(dict(training.mask_values), classes, ignored)
         if mapped is not None:
             say.info("mask values " + ", ".join(f"{value} -> {index}" for index, value in enumerate(mapped)))
     elif checked.learned is not None:
         mapped = checked.learned.mask_values
     else:
         assert test is not None
-        mapped = mapping(dict(test.mask_values), classes, ignored)
+        with _named("load test"):
+            mapped = mapping(dict(test.mask_values), classes, ignored)
     if test is not None and test.target is not None:
-        check_known(dict(test.mask_values), mapped, classes, ignored)
+        with _named("load test"):
+            check_known(dict(test.mask_values), mapped, classes, ignored)
     return mapped
 
 

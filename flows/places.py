@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,25 +40,39 @@ class Places:
         Raises:
             Refused: a place cannot be written.
         """
-        wanted: list[tuple[str, Path, bool]] = []
-        if self.logs is not None:
-            wanted.append(("neural_network.outfile", self.logs.train, True))
-        if self.checkpoints is not None:
-            wanted.append(("neural_network.checkpoints.save", self.checkpoints, False))
-        if self.output is not None:
-            wanted.append(("neural_network.data.test_output_path", self.output, False))
-        problems = []
-        for where, path, is_file in wanted:
-            try:
-                (path.parent if is_file else path).mkdir(parents=True, exist_ok=True)
-                if is_file:
-                    path.touch()
-            except OSError as error:
-                what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
-                problems.append(Problem(where, what, remedy="choose another place, or make this one writable"))
+        problems: dict[str, Problem] = {}
+        for tried, places in ((_try_file, self._files()), (_try_folder, self._folders())):
+            for where, path in places:
+                try:
+                    tried(path)
+                except OSError as error:
+                    what = f"{path} cannot be written: {_why(path, error)}"
+                    remedy = "choose another place, or make this one writable"
+                    problems.setdefault(where, Problem(where, what, remedy=remedy))
         if problems:
-            raise Refused(problems)
-        return [(where, path) for where, path, _ in wanted]
+            raise Refused(problems.values())
+        held = self._folders()
+        if self.logs is not None:
+            self.logs.train.touch()
+            held.insert(0, ("neural_network.outfile", self.logs.train))
+        return held
+
+    def _files(self) -> list[tuple[str, Path]]:
+        files = []
+        if self.logs is not None:
+            each = (self.logs.train, self.logs.test, self.logs.metrics, self.logs.report)
+            files += [("neural_network.outfile", path) for path in each]
+        if self.debug is not None:
+            files.append(("neural_network.debug", self.debug / "network.dot"))
+        return files
+
+    def _folders(self) -> list[tuple[str, Path]]:
+        folders = []
+        if self.checkpoints is not None:
+            folders.append(("neural_network.checkpoints.save", self.checkpoints))
+        if self.output is not None:
+            folders.append(("neural_network.data.test_output_path", self.output))
+        return folders
 
     def written(self) -> list[Path]:
         """What is there at the end, for the user to find."""
@@ -73,3 +88,22 @@ class Places:
         if self.output is not None:
             files += sorted(self.output.glob("output_*.h5"), key=lambda path: path.stat().st_mtime)[-1:]
         return files
+
+
+def _try_file(path: Path) -> None:
+    """Raises `OSError` where `path` cannot be written; a file that is not there yet is not made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.open("ab").close()
+    else:
+        _try_folder(path.parent)
+
+
+def _try_folder(path: Path) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path).close()
+
+
+def _why(path: Path, error: OSError) -> str:
+    file = next((folder for folder in path.parents if folder.is_file()), None)
+    return f"{file} is a file" if file is not None else (error.strerror or str(error)).lower()

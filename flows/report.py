@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rml_core.config.problem import RunFailed
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
@@ -61,10 +63,18 @@ def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ..
 
 
 def write(path: Path, picture: bytes) -> None:
-    """The picture appears under its name only when whole."""
+    """The picture appears under its name only when whole.
+
+    Raises:
+        RunFailed: it cannot be written (a full disk).
+    """
     unfinished = path.with_name(f".{path.name}")
-    unfinished.write_bytes(picture)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(picture)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunFailed(f"{path}: {error.strerror or error}; all else that the run writes is there") from error
 
 
 def _curves(axes: Any, history: list[dict[str, Any]]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rml_core.engine.log import put
+
 
 def statistics(tensor: Tensor) -> dict[str, float]:
     values = tensor.detach().double()
@@ -27,4 +29,4 @@ def write(network: nn.Module, path: Path) -> None:
         table[name] = {"parameter": statistics(parameter)}
         if parameter.grad is not None:
             table[name]["gradient"] = statistics(parameter.grad)
-    path.write_text(json.dumps(table, indent=1) + "\n")
+    put(path, json.dumps(table, indent=1) + "\n")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rml_core.config.problem import RunFailed
+
 
 @dataclass(frozen=True)
 class LogFiles:
@@ -54,8 +56,38 @@ def metrics_line(row: Mapping[str, Any]) -> str:
 
 
 def append(path: Path, lines: Iterable[str]) -> None:
-    with path.open("a") as file:
-        file.writelines(lines)
+    """Add `lines`, all of them or none.
+
+    Raises:
+        RunFailed: they cannot be written (a full disk).
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            end = file.tell()
+            data = "".join(lines).encode()
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise RunFailed(f"{path}: {error.strerror or error}") from error
+
+
+def put(path: Path, text: str) -> None:
+    """Write `text` to `path`, which holds what it held before until all of it is there.
+
+    Raises:
+        RunFailed: it cannot be written (a full disk).
+    """
+    unfinished = path.with_name(f".{path.name}")
+    try:
+        unfinished.write_text(text)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RunFailed(f"{path}: {error.strerror or error}") from error
 
 
 def start(files: LogFiles, epoch: int, batch: int, evaluates: bool) -> None:
@@ -63,9 +95,10 @@ def start(files: LogFiles, epoch: int, batch: int, evaluates: bool) -> None:
 
     What lies behind that position is cut off. A run that evaluates does so again for the epoch where it stands:
     a run may have been killed between the checkpoint and the evaluation.
+
+    Raises:
+        RunFailed: they cannot be written.
     """
-    for path in (files.train, files.test, files.metrics):
-        path.parent.mkdir(parents=True, exist_ok=True)
     behind = (epoch, batch) if batch else (epoch + 1, 0)
     _cut(files.train, lambda line: _position(line) <= behind if batch else _position(line) < behind)
     done = epoch if not evaluates and not batch else epoch - 1
@@ -80,15 +113,18 @@ def _position(line: str) -> tuple[int, int]:
 
 def _cut(path: Path, keep: Callable[[str], bool]) -> None:
     """Cut `path` at its first line that is not to be kept or that a killed run left unfinished."""
-    path.touch()
     kept = 0
-    with path.open("r+b") as file:
-        for line in file:
-            try:
-                whole = line.endswith(b"\n") and keep(line.decode())
-            except (ValueError, KeyError):
-                whole = False
-            if not whole:
-                break
-            kept += len(line)
-        file.truncate(kept)
+    try:
+        path.touch()
+        with path.open("r+b") as file:
+            for line in file:
+                try:
+                    whole = line.endswith(b"\n") and keep(line.decode())
+                except (ValueError, KeyError):
+                    whole = False
+                if not whole:
+                    break
+                kept += len(line)
+            file.truncate(kept)
+    except OSError as error:
+        raise RunFailed(f"{path}: {error.strerror or error}") from error
