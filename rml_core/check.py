@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rml_core import apps
+from rml_core.checkpoints.table import format_of
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
@@ -160,11 +161,15 @@ def _files(run: Run) -> list[Problem]:
     section = run.file.checkpoints
     if section is None or section.load is None:
         return []
-    path = resolve(section.load, run.base)
+    where, path = f"{ROOT}.checkpoints.load", resolve(section.load, run.base)
     if path.is_file():
+        try:
+            format_of(path, where)
+        except Refused as refused:
+            return list(refused.problems)
         return []
     what = f"{path} is a folder" if path.is_dir() else f"{path} does not exist"
-    return [Problem(f"{ROOT}.checkpoints.load", what, "a file with weights")]
+    return [Problem(where, what, "a file with weights")]
 
 
 def _learned(run: Run) -> Learned | None:

@@ -30,6 +30,7 @@ def mapping(values: Mapping[int, str] | Iterable[int], classes: int, ignore_inde
         raise RunFailed(
             f"the masks have {len(distinct)} distinct values ({_some(distinct)}), the network has {classes} classes"
             + _first_file(values, distinct[classes])
+            + "; give it an output for each value, or mend the masks (JPEG makes values of its own: use PNG)"
         )
     return tuple(distinct)
 
@@ -43,6 +44,7 @@ def check_known(values: Mapping[int, str], mapped: Mapped, classes: int, ignore_
             f"{values[unseen[0]]}: value {unseen[0]} stands for no class: "
             + (f"training masks have {_some(known)}" if mapped is not None else f"classes are 0 to {classes - 1}")
             + (f"; nor do {_some(unseen[1:])}" if unseen[1:] else "")
+            + "; mend the mask, or train on masks that have this value"
         )
 
 

@@ -117,16 +117,20 @@ def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared
     """
     folder = folder_of(survey, data, under)
     if not is_whole(folder):
-        under.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            _build(survey, data, building, map)
-            _put_in_place(building, folder)
+            under.mkdir(parents=True, exist_ok=True)
+            _sweep(folder)
+            building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                _build(survey, data, building, map)
+                _put_in_place(building, folder)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
-            raise RunFailed(f"samples cannot be prepared in {under}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+            raise RunFailed(
+                f"samples cannot be prepared in {under}: {error.strerror or error}; "
+                "make room there, or set XDG_CACHE_HOME to another folder"
+            ) from error
         _manifest.cache_clear()
     values = tuple((value, path) for value, path in _manifest(str(folder))["mask_values"])
     return Prepared(

@@ -34,7 +34,8 @@ def test_more_values_than_classes():
     with pytest.raises(RunFailed) as failed:
         mapping({0: "/a.png", 128: "/b.png", 255: "/c.png"}, 2)
     assert str(failed.value) == (
-        "the masks have 3 distinct values (0, 128, 255), the network has 2 classes; 255 is in /c.png"
+        "the masks have 3 distinct values (0, 128, 255), the network has 2 classes; 255 is in /c.png; give it an "
+        "output for each value, or mend the masks (JPEG makes values of its own: use PNG)"
     )
 
 
@@ -42,10 +43,15 @@ def test_a_test_value_unseen_in_training():
     check_known({0: "/a.png", 255: "/a.png", 7: "/b.png"}, (0, 255), 2, ignore_index=7)
     with pytest.raises(RunFailed) as failed:
         check_known({0: "/a.png", 255: "/a.png", 7: "/b.png", 9: "/c.png"}, (0, 255), 2)
-    assert str(failed.value) == "/b.png: value 7 stands for no class: training masks have 0, 255; nor do 9"
+    assert str(failed.value) == (
+        "/b.png: value 7 stands for no class: training masks have 0, 255; nor do 9; mend the mask, or train on masks "
+        "that have this value"
+    )
     with pytest.raises(RunFailed) as failed:
         check_known({0: "/a.png", 3: "/b.png"}, None, 3)
-    assert str(failed.value) == "/b.png: value 3 stands for no class: classes are 0 to 2"
+    assert str(failed.value) == (
+        "/b.png: value 3 stands for no class: classes are 0 to 2; mend the mask, or train on masks that have this value"
+    )
 
 
 @settings(deadline=None, max_examples=60)

@@ -150,5 +150,8 @@ def test_a_full_disk(work, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(RunFailed) as failed:
         work.prepare(**LABELS)
-    assert str(failed.value) == f"samples cannot be prepared in {work.folder}/prepared: No space left on device"
+    assert str(failed.value) == (
+        f"samples cannot be prepared in {work.folder}/prepared: No space left on device; make room there, or set "
+        "XDG_CACHE_HOME to another folder"
+    )
     assert os.listdir(work.folder / "prepared") == []
