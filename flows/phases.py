@@ -18,6 +18,7 @@ from flows.places import Places
 from flows.plan import Plan, plan
 from flows.training import Do, Loop, as_it_is, run_groups
 from rml_core.check import Checked
+from rml_core.checkpoints import native
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Refused, RunFailed
 from rml_core.data.masks import Mapped, check_known, mapping
@@ -73,6 +74,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
 
             log.put(places.debug / "network.dot", to_dot(checked.network))
         stage = do(planned.build.name, build, setup)
+        if places.checkpoints is not None and position is None:
+            native.begin(places.checkpoints, setup.run_id, setup.started)
         if places.logs is not None:
             # Not before now: what stops a run until here leaves the logs of the one before.
             at = (position.epoch, position.batch) if position is not None else (0, 0)
@@ -205,7 +208,7 @@ def _position(checked: Checked, places: Places) -> Position | None:
     for line in said:
         say.warning(line)
     if position is None:
-        say.info(f"no checkpoint in {places.checkpoints}: the run starts anew")
+        say.info(f"nothing to resume in {places.checkpoints}: the run starts anew")
     else:
         at = f"epoch {position.epoch}" + (f", batch {position.batch}" if position.batch else "")
         say.info(f"resuming {position.path} (behind {at})")

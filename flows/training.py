@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.plan import Epoch, Group
 from rml_core.checkpoints import native
 from rml_core.checkpoints.section import Checkpoints
-
-from flows.plan import Epoch, Group
 from rml_core.engine.log import LogFiles
 from rml_core.run import EarlyStopping
 from tasks import ranks
@@ -19,7 +18,7 @@ from tasks.checkpoint import checkpoint, checkpoint_epoch
 from tasks.evaluate import evaluate
 from tasks.interrupt import Interruption
 from tasks.progress import log
-from tasks.train_epoch import train_epoch
+from tasks.train_epoch import TrainedEpoch, train_epoch
 
 # Calls a phase's function: do(name, function, *arguments).
 Do = Callable[..., Any]
@@ -66,6 +65,8 @@ def run_groups(loop: Loop, groups: tuple[Group, ...], stage: ranks.Stage, do: Do
             break
     if interruption.signal is not None:
         interruption.deliver()
+    elif loop.save is not None:
+        native.interrupted_path(loop.save).unlink(missing_ok=True)
 
 
 def _epochs(loop: Loop, group: Group, stage: ranks.Stage, interruption: Interruption, do: Do = as_it_is) -> ranks.Stage:
@@ -79,16 +80,16 @@ def _epochs(loop: Loop, group: Group, stage: ranks.Stage, interruption: Interrup
 def _epoch(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interruption, do: Do) -> ranks.Stage:
     if epoch.train is not None:
         metrics = loop.logs.metrics if loop.logs is not None and epoch.evaluate is None else None
-        stage = do(epoch.train.name, train_epoch, stage, epoch.number, metrics)
+        trained: TrainedEpoch = do(epoch.train.name, train_epoch, stage, epoch.number, metrics)
+        stage = trained
         if loop.debug is not None and epoch.number % loop.debug_interval == 0:
             ranks.debug_statistics(stage.ranks, loop.debug / f"debug_{epoch.number}.json")
-        if interruption.signal is not None:
+        if trained.batch:
             return _interrupted(loop, stage, do)
     if epoch.checkpoint is not None:
-        assert loop.save is not None
-        assert loop.checkpoints is not None
-        arguments = (epoch.number, loop.save, loop.run_id, loop.checkpoints.keep)
-        stage = do(epoch.checkpoint.name, checkpoint_epoch, stage, *arguments)
+        stage = _save(loop, epoch.number, epoch.checkpoint.name, stage, do)
+    if epoch.train is not None and interruption.signal is not None:
+        return _interrupted(loop, stage, do)
     if epoch.evaluate is not None:
         output = loop.output / f"output_{epoch.number}.h5" if loop.output is not None else None
         stage = do(epoch.evaluate.name, evaluate, stage, epoch.number, output, loop.logs)
@@ -96,6 +97,12 @@ def _epoch(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interrupt
             return _interrupted(loop, stage, do) if epoch.train is not None else Ended(stage.ranks, "interrupted")
         stage = _judge(loop, epoch, stage, do)
     return stage
+
+
+def _save(loop: Loop, epoch: int, name: str, stage: ranks.Stage, do: Do) -> ranks.Stage:
+    assert loop.save is not None
+    assert loop.checkpoints is not None
+    return do(name, checkpoint_epoch, stage, epoch, loop.save, loop.run_id, loop.checkpoints.keep)
 
 
 def _judge(loop: Loop, epoch: Epoch, stage: ranks.Stage, do: Do) -> ranks.Stage:
@@ -108,6 +115,8 @@ def _judge(loop: Loop, epoch: Epoch, stage: ranks.Stage, do: Do) -> ranks.Stage:
             name = f"checkpoint best, epoch {epoch.number}"
             stage = do(name, checkpoint, stage, native.best_path(loop.save))
     if stopping is not None and out_of_patience(history, stopping):
+        if loop.save is not None and epoch.train is not None and epoch.checkpoint is None:
+            stage = _save(loop, epoch.number, f"checkpoint epoch {epoch.number}", stage, do)
         return Ended(
             stage.ranks,
             f"early stopping: {stopping.metric} has not improved for {stopping.patience} epochs",

@@ -6,6 +6,7 @@ the run began), `epoch`, `batch` (0: the epoch is complete) and `network` (a `st
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from rml_core.checkpoints.torch_files import header, is_checkpoint, load
 from rml_core.config.problem import Problem, Refused, RunFailed
 
 EPOCH = re.compile(r"model_checkpoint_([1-9][0-9]*|0)\.pt")
+# Which run writes to a folder, said before it has anything to save.
+LATEST = ".latest_run.json"
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:
@@ -41,7 +44,7 @@ def write(state: Mapping[str, object], path: Path) -> None:
         RunFailed: the disk is full, or the file cannot be written for another reason; nothing is left of it.
         TypeError: `state` holds an object that `read` would refuse.
     """
-    _remove_leftovers(path)
+    remove_leftovers(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +98,7 @@ class _Writer:
         self.file.flush()
 
 
-def _remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
     """A process that was killed while it wrote `path` left its unfinished file behind."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         try:
@@ -121,9 +124,41 @@ def read(path: Path, where: str) -> dict[str, Any]:
     return dict(saved)
 
 
+def begin(folder: Path, run_id: str, started: float) -> None:
+    """Note that a new run writes to `folder`: were it stopped before its first checkpoint, an older run's would
+    otherwise be taken for its own.
+
+    Raises:
+        RunFailed: the folder cannot be written.
+    """
+    path = folder / LATEST
+    remove_leftovers(path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_text(json.dumps({"run_id": run_id, "started": started}) + "\n")
+            os.replace(unfinished, path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise RunFailed(f"{path}: {error.strerror or error}; the earlier checkpoints are whole") from error
+
+
+def _begun(folder: Path) -> list[tuple[float, str]]:
+    """(started, run_id) of the run that began last, where that was noted."""
+    try:
+        noted = json.loads((folder / LATEST).read_text())
+        return [(float(noted["started"]), str(noted["run_id"]))]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """Where the latest run in `folder` stands: the furthest of its checkpoints, the interrupted one where it is as
-    far; None where there is none. The lines say which files could not be read and were passed over."""
+    far; None where there is none. The lines say what was passed over: files that could not be read, and an older
+    run where the latest one was stopped before it saved anything."""
     found, said = [], []
     for path in [*_epoch_paths(folder), interrupted_path(folder)]:
         if path.exists():
@@ -133,8 +168,10 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
                 said += [f"passed over: {problem.what}" for problem in refused.problems]
     if not found:
         return None, said
-    latest = max((stamp.started, stamp.run_id) for stamp, _ in found)
+    latest = max([*((stamp.started, stamp.run_id) for stamp, _ in found), *_begun(folder)])
     own = [entry for entry in found if (entry[0].started, entry[0].run_id) == latest]
+    if not own:
+        said.append(f"passed over: an older run's checkpoints in {folder}; the latest run has left none")
     interrupted = interrupted_path(folder)
     for _, path in sorted(own, key=lambda entry: (entry[0].position, entry[1] == interrupted), reverse=True):
         if is_whole(path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,12 +32,13 @@ class Predictions:
         if self.path is not None:
             import h5py
 
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             try:
-                self._file = h5py.File(self._unfinished, "w")
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._disk = _Disk(self._unfinished)
             except OSError as error:
-                raise RunFailed(f"{self.path}: {error}") from error
+                raise RunFailed(f"{self.path}: {error.strerror or error}") from error
+            self._file = h5py.File(self._disk, "w")
         return self
 
     def add(self, indices: Iterable[int], outputs: Tensor) -> None:
@@ -43,17 +46,17 @@ class Predictions:
         if self._file is None:
             return
         arrays = outputs.float().cpu().contiguous().numpy()
-        try:
-            for index, array in zip(indices, arrays, strict=True):
-                self._file.create_dataset(self.names[index], data=array)
-        except OSError as error:
-            raise RunFailed(f"{self.path}: {error}") from error
+        for index, array in zip(indices, arrays, strict=True):
+            self._file.create_dataset(self.names[index], data=array)
+        self._raise_failure()
 
     def discard(self) -> None:
         """Leave nothing."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             self._file = None
+            self._disk.close()
             self._unfinished.unlink(missing_ok=True)
 
     def __exit__(
@@ -67,7 +70,65 @@ class Predictions:
         assert self.path is not None
         try:
             self._file.close()
+            self._raise_failure()
             os.replace(self._unfinished, self.path)
         except OSError as failure:
-            self._unfinished.unlink(missing_ok=True)
-            raise RunFailed(f"{self.path}: {failure}") from failure
+            raise RunFailed(f"{self.path}: {failure.strerror or failure}") from failure
+        finally:
+            self.discard()
+
+    def _raise_failure(self) -> None:
+        if self._disk.failure is not None:
+            reason = self._disk.failure.strerror or self._disk.failure
+            raise RunFailed(f"{self.path}: {reason}") from self._disk.failure
+
+
+class _Disk(io.RawIOBase):
+    """The file as HDF5 gets it: a write that fails is kept in `failure`, and HDF5 is told that it went well.
+
+    HDF5 cannot close a file that it could not write to: it says so many times, and brings the process down
+    (HDF5 2.0, h5py 3.16).
+    """
+
+    def __init__(self, path: Path):
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._at = 0
+        self.failure: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}
+        self._at = offset + (start[whence] if whence in start else os.fstat(self._descriptor).st_size)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = os.preadv(self._descriptor, [buffer], self._at)
+        self._at += count
+        return count
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        count = len(left)
+        try:
+            while left and self.failure is None:
+                written = os.pwrite(self._descriptor, left, self._at)
+                left, self._at = left[written:], self._at + written
+        except OSError as error:
+            self.failure = error
+        self._at += len(left)
+        return count
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self._at if size is None else size
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            self.failure = self.failure or error
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()

@@ -255,6 +255,35 @@ def test_the_interrupted_one(tmp_path, interrupted, chosen):
     assert native.newest(tmp_path) == (path if chosen else native.epoch_path(tmp_path, 3), [])
 
 
+def test_a_run_that_has_begun_and_saved_nothing_is_the_latest(tmp_path):
+    save(tmp_path, epoch=3)
+    native.begin(tmp_path, "new", 2.0)
+    said = f"passed over: an older run's checkpoints in {tmp_path}; the latest run has left none"
+    assert native.newest(tmp_path) == (None, [said])
+    first = save(tmp_path, run_id="new", started=2.0, epoch=1)
+    assert native.newest(tmp_path) == (first, [])
+    # Copied from elsewhere, and newer than anything that has run here.
+    copied = save(tmp_path, run_id="newest", started=3.0, epoch=2)
+    assert native.newest(tmp_path) == (copied, [])
+
+
+def test_a_note_that_makes_no_sense_is_none(tmp_path):
+    native.begin(tmp_path / "folder", "new", 2.0)
+    (note,) = (tmp_path / "folder").iterdir()
+    path = save(tmp_path / "folder")
+    for text in ("", "[]", "{}", '{"run_id": "x", "started": "soon"}'):
+        note.write_text(text)
+        assert native.newest(tmp_path / "folder") == (path, [])
+
+
+def test_a_run_cannot_begin_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailed) as failed:
+        native.begin(tmp_path / "file", "new", 2.0)
+    note = tmp_path / "file" / ".latest_run.json"
+    assert str(failed.value) == f"{note}: File exists; the earlier checkpoints are whole"
+
+
 def test_an_interrupted_one_between_epochs_is_preferred(tmp_path):
     save(tmp_path, epoch=3)
     native.write(state(epoch=3), native.interrupted_path(tmp_path))
