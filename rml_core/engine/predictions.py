@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rml_core.checkpoints.native import remove_leftovers
 from rml_core.config.problem import RunFailed
 
 
@@ -35,6 +36,7 @@ class Predictions:
             self._unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(self.path)
                 self._disk = _Disk(self._unfinished)
             except OSError as error:
                 raise RunFailed(f"{self.path}: {error.strerror or error}") from error
