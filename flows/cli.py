@@ -209,19 +209,16 @@ def _run(
     tracked: bool,
     base: Path | None,
 ) -> None:
-    from rml_core.config.problem import Problem, Refused
+    from rml_core.config.problem import collect
     from rml_core.run import read, read_json, with_settings
 
     signal.signal(signal.SIGTERM, _terminate)
 
     def checked_run() -> Any:
-        from rml_core.check import check
+        from rml_core.check import check, check_resume
         from tasks.ranks import refuse_several, threads
 
-        refuse_several(ranks)
-        threads()
-        if resume not in (None, "auto"):
-            raise Refused([Problem("--resume", f'"{resume}" does not fit', "auto")])
+        collect(lambda: refuse_several(ranks), threads, lambda: check_resume(resume))
         source: Path | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
         folder = base if base is not None else file.absolute().parent
         run = read(source, folder)

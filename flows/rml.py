@@ -15,7 +15,8 @@ from pydantic import WithJsonSchema
 
 from flows import report
 from flows.phases import Outcome, execute
-from rml_core.check import Checked, check
+from rml_core.check import Checked, check, check_resume
+from rml_core.config.problem import collect
 from rml_core.run import ROOT, read, schema
 from tasks.load import Source, cache_folder, load
 from tasks.ranks import refuse_several
@@ -84,7 +85,7 @@ def rml(
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
-    refuse_several(ranks)
+    collect(lambda: refuse_several(ranks), lambda: check_resume(resume))
     publish(execute(check(read({ROOT: neural_network}, base), app), as_task, resuming=resume, scheduler=scheduler))
 
 

@@ -114,6 +114,12 @@ def check_without_data(run: Run, app: str | None = None) -> None:
     collected.end()
 
 
+def check_resume(given: str | None) -> None:
+    """Raises `Refused` where the flow's parameter `resume` is neither "auto" nor left out."""
+    if given not in (None, "auto"):
+        raise Refused([Problem("--resume", f'"{given}" does not fit', "auto, or left out to start anew")])
+
+
 class Collected:
     """Problems of one check after the other."""
 
