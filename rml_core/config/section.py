@@ -38,6 +38,8 @@ class Section(BaseModel):
         validate_default=False,
         allow_inf_nan=False,
         populate_by_name=True,
+        # A run file uses a few of the many layers: only those models are built.
+        defer_build=True,
     )
 
     @model_validator(mode="wrap")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -164,7 +165,20 @@ def _build(
         raise Refused([Problem("neural_network.layers", "no layer has a trainable weight", remedy=_UNFREEZE)])
     if all(weight.device.type in fused_on and weight.is_floating_point() for weight in trainable):
         arguments["fused"] = True
-    return optimizer(trainable, **arguments)
+    return _uncompiled(optimizer)(trainable, **arguments)
+
+
+def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """`kind` without the wrappers that load torch.compile's machinery, a second's work, to tell it to keep out.
+
+    Nothing here is compiled: what the wrappers guard is the same without them.
+    """
+    import torch
+
+    guarded = ("add_param_group", "state_dict", "load_state_dict")
+    plain: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in guarded}
+    plain["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), plain)
 
 
 _UNFREEZE = 'set "trainable": true on a layer with weights, or leave out "data.input_path" to evaluate only'
