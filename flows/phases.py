@@ -204,7 +204,7 @@ def _position(checked: Checked, places: Places) -> Position | None:
         return None
     from rml_core import resume
 
-    position, said = resume.find(checked.run, places.checkpoints)
+    position, said = resume.find(checked.run, places.checkpoints, checked.classes)
     for line in said:
         say.warning(line)
     if position is None:

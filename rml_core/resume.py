@@ -10,7 +10,7 @@ from typing import Any
 
 from rml_core.checkpoints import native
 from rml_core.config.paths import resolve
-from rml_core.config.problem import Problem, Refused, shown
+from rml_core.config.problem import Problem, Refused, listed, shown
 from rml_core.run import ROOT, Run, read, read_json
 
 # What may change between a run and its continuation: how long it is, how it is watched, and where things go.
@@ -39,8 +39,10 @@ class Position:
     batch: int
 
 
-def find(run: Run, folder: Path) -> tuple[Position | None, list[str]]:
+def find(run: Run, folder: Path, classes: tuple[str, ...]) -> tuple[Position | None, list[str]]:
     """The newest checkpoint of the latest run in `folder`, None when there is none; and what was passed over.
+
+    `classes`: names of the classes of labels that the data has now.
 
     Raises:
         Refused: it belongs to another network, optimizer or data; every key that differs is named.
@@ -54,6 +56,8 @@ def find(run: Run, folder: Path) -> tuple[Position | None, list[str]]:
     differences = list(_differences(earlier.file.model_dump(), run.file.model_dump()))
     if earlier.graph != run.graph:
         differences.insert(0, "layers")
+    if tuple(saved["classes"]) != classes:
+        differences.append(f"the classes were {listed(saved['classes'])} and are {listed(classes)}")
     if differences:
         problem = Problem(
             where,
@@ -73,11 +77,12 @@ def text_of(run: Run) -> str:
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any], path: str = "") -> Iterator[str]:
-    for key in sorted(set(earlier) | set(now)):
+    # What only one of them has belongs to another type, which is said.
+    for key in sorted(set(earlier) & set(now)):
         place = f"{path}{key}"
         if place in FREE or place == "layers":
             continue
-        before, after = earlier.get(key), now.get(key)
+        before, after = earlier[key], now[key]
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, f"{place}.")
         elif before != after:

@@ -10,6 +10,8 @@ from typing import Any
 from rml_core.config.problem import RunFailed
 from tasks.ranks import threads
 
+LOOPBACK = "127.0.0.1:0"
+
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 
@@ -37,16 +39,22 @@ def mapper(scheduler: str | None) -> Iterator[Map]:
 
 @contextmanager
 def _client(scheduler: str | None) -> Iterator[Any]:
-    # distributed writes its INFO lines through the root logger.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
     import distributed
 
+    # The import sets the level to INFO.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     # The package has no types of its own.
     dask: Any = distributed
 
     if scheduler is None:
         embedded = dask.LocalCluster(
-            n_workers=1, threads_per_worker=threads(), processes=False, dashboard_address=None, memory_limit=0
+            n_workers=1,
+            threads_per_worker=threads(),
+            processes=False,
+            memory_limit=0,
+            # The dashboards cannot be left out: any free port, for this machine alone.
+            dashboard_address=LOOPBACK,
+            worker_dashboard_address=LOOPBACK,
         )
         with embedded, dask.Client(embedded) as client:
             yield client
