@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from rml_core.config.problem import RunFailed
 
@@ -19,8 +20,9 @@ SUFFIXES = (
 )
 
 # The formats whose EXIF orientation OpenCV applies and Pillow's size does not include.
-_TURNED_BY_EXIF = frozenset(("JPEG", "MPO", "PNG", "WEBP"))
+_TURNED_BY_EXIF = frozenset(("JPEG", "MPO", "WEBP"))
 _ORIENTATION = 0x0112
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_image(name: str) -> bool:
@@ -136,13 +138,37 @@ def size(path: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
+        with open(path, "rb") as file:
+            if file.read(len(_PNG)) == _PNG:
+                return _png_size(file)
         with Image.open(path) as header:
             width, height = header.size
             turned = header.format in _TURNED_BY_EXIF and header.getexif().get(_ORIENTATION, 1) >= 5
-    except Exception:  # Pillow's plugins raise whatever they meet in a damaged header
+    except Exception:  # Pillow's plugins raise whatever they meet in a damaged header, struct what is too short
         height, width = decode(path).shape[:2]
         return height, width
     return (width, height) if turned else (height, width)
+
+
+def _png_size(file: BinaryIO) -> tuple[int, int]:
+    """(height, width) as OpenCV turns it, from the headers of all chunks behind the signature: the orientation may
+    stand behind the pixels, which Pillow would decode to get there. PNG (third edition), 5.3, 11.3.4.6."""
+    from PIL import Image
+
+    width = height = 0
+    turned = False
+    while True:
+        length, kind = struct.unpack(">I4s", file.read(8))
+        end = file.tell() + length + 4
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", file.read(8))
+        elif kind == b"eXIf":
+            exif = Image.Exif()
+            exif.load(file.read(length))
+            turned = exif.get(_ORIENTATION, 1) >= 5
+        elif kind == b"IEND":
+            return (width, height) if turned else (height, width)
+        file.seek(end)
 
 
 def sizes(paths: Sequence[str]) -> tuple[list[tuple[int, int] | None], list[str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -149,6 +152,30 @@ def test_a_mask_of_fractions(tmp_path):
     with pytest.raises(RunFailed) as failed:
         images.decode_mask(path)
     assert str(failed.value) == f"{path}: a mask holds integers, this file has fractions"
+
+
+@pytest.mark.parametrize("behind", [b"IDAT", b"IEND"])
+def test_the_orientation_of_a_png_may_stand_before_or_behind_its_pixels(behind, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    whole = cv2.imencode(".png", np.zeros((10, 14), np.uint8))[1].tobytes()
+    at = whole.index(behind) - 4
+    (tmp_path / "a.png").write_bytes(whole[:at] + chunk + whole[at:])
+    assert images.decode(str(tmp_path / "a.png")).shape == (14, 10, 3)
+    assert images.size(str(tmp_path / "a.png")) == (14, 10)
+
+
+def test_the_size_of_a_png_is_read_without_its_pixels(tmp_path):
+    whole = cv2.imencode(".png", np.zeros((10, 14), np.uint8))[1].tobytes()
+    pixels = whole.index(b"IDAT") + 4
+    (tmp_path / "a.png").write_bytes(whole[:pixels] + bytes(8) + whole[pixels + 8 :])
+    assert images.size(str(tmp_path / "a.png")) == (10, 14)
+    for length in range(8, len(whole) - 8):
+        (tmp_path / "a.png").write_bytes(whole[:length])
+        with pytest.raises(RunFailed, match=r"a\.png: cannot be decoded"):
+            images.size(str(tmp_path / "a.png"))
 
 
 def test_sizes_of_many_files(tmp_path):
