@@ -20,5 +20,5 @@ def named(app: str | None) -> str:
     folded = app.casefold()
     if folded in APPS:
         return folded
-    what = f'app "{app}" is not available yet' if folded in LATER else f'unknown app "{app}"'
+    what = f'app "{folded}" is not available yet' if folded in LATER else f'unknown app "{app}"'
     raise Refused([Problem("--app", what, listed(APPS), nearest(app, list(APPS)))])
