@@ -182,14 +182,15 @@ class Rank:
             rank=setup.rank,
             world_size=setup.world_size,
         )
-        metric = None
-        if setup.target is not None and setup.fitted is not None:
+        objective, metric = None, None
+        if setup.test.target is not None and setup.target is not None and setup.fitted is not None:
+            objective = self.objective
             ignored = setup.loss.ignored(setup.target) if setup.loss is not None else None
             metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source, ignored)
         with _closing(source):
             return evaluate(
                 self.network,
-                self.objective,
+                objective,
                 metric,
                 source,
                 device=self.device,
