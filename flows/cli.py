@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
@@ -88,6 +89,8 @@ def validate(
             else:
                 warnings = check(run).warnings
         except Refused as refused:
+            if wrong:
+                print(file=sys.stderr)
             wrong += 1
             _say_problems(str(file), refused)
             continue
@@ -264,8 +267,6 @@ def _or_problems(file: Path, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Refused as refused:
-        if "--debug" in sys.argv:
-            raise
         _say_problems(str(file), refused)
         raise typer.Exit(2) from None
 
@@ -281,6 +282,8 @@ def _write(path: Path, where: str, text: str) -> None:
 
 
 def _say_problems(file: str, refused: Any) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(refused)
     count = len(refused.problems)
     print(f"{file}: {count} problem{'s' if count > 1 else ''}\n\n{refused}", file=sys.stderr)
 
@@ -304,12 +307,12 @@ def _exit_of(action: Callable[[], Any], debug: bool) -> NoReturn:
         status = 1
     except RunFailed as failed:
         if debug:
-            raise
+            traceback.print_exception(failed)
         print(failed, file=sys.stderr)
         status = 1
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exception(error)
         text = " ".join(f"{type(error).__name__}: {error}".split())
         print(f"{text}\n    this should not happen: please report it with what --debug shows", file=sys.stderr)
         status = 1

@@ -149,7 +149,7 @@ def _groups(checked: Checked, done: int, batch: int) -> list[Group]:
     while first <= last:
         end = min(-(-first // size) * size, last)
         epochs = tuple(epoch(number) for number in range(first, end + 1))
-        name = f"train epochs {first}-{end}"
+        name = f"train epochs {first}-{end}" if end > first else f"train epoch {first}"
         groups.append(Group(Phase(name, "train") if size > 1 else None, epochs))
         first = end + 1
     return groups

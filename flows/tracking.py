@@ -25,6 +25,7 @@ def is_configured() -> bool:
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
     if not any(path.exists() for path in (profiles, Path("prefect.toml"), Path("pyproject.toml"), Path(".env"))):
         return False
+    quieten()
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url is not None
