@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable
+from contextvars import ContextVar
+from functools import cache
 from typing import Annotated, Any
 
 from prefect import flow, task
@@ -51,19 +53,36 @@ def _section_schema() -> dict[str, Any]:
 RunFile = Annotated[dict[str, Any], WithJsonSchema(_section_schema())]
 
 
+_name: ContextVar[str] = ContextVar("name of the phase")
+
+
 def as_task(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """A phase as a Prefect task run named `name`."""
-    options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+    _name.set(name)
     if function in PREPARED:
         source: Source = arguments[0]
         key = f"rml-{source.key}"
-        options = {
-            "cache_key_fn": lambda context, parameters: key,
-            "refresh_cache": not source.is_whole(),
-            "persist_result": True,
-        }
-    kind = function.__name__.strip("_").replace("_", " ")
-    return task(name=kind, task_run_name=name, **options)(function)(*arguments)
+        again = not source.is_whole()
+        prepared = task(
+            name=_kind(function),
+            task_run_name=name,
+            cache_key_fn=lambda context, parameters: key,
+            refresh_cache=again,
+            persist_result=True,
+        )
+        return prepared(function)(*arguments)
+    return _task_of(function)(*arguments)
+
+
+@cache
+def _task_of(function: Callable[..., Any]) -> Any:
+    """One Prefect task for all runs of a phase's function: making one reads its source, which takes milliseconds."""
+    options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+    return task(name=_kind(function), task_run_name=lambda: _name.get(), **options)(function)
+
+
+def _kind(function: Callable[..., Any]) -> str:
+    return function.__name__.strip("_").replace("_", " ")
 
 
 @flow(name="rml", persist_result=False)

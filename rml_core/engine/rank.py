@@ -260,7 +260,10 @@ class Rank:
 
     def _seed(self, number: int) -> None:
         """Dropout draws from torch's generator: begun anew each epoch, or where a checkpoint within it left it."""
-        torch.manual_seed(derive(self.setup.seed, "epoch", number, self.setup.rank) % 2**63)
+        seed = derive(self.setup.seed, "epoch", number, self.setup.rank) % 2**63
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         if self._random is not None:
             torch.set_rng_state(self._random["cpu"])
             if self.device.type == "cuda" and "cuda" in self._random:
