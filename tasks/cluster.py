@@ -11,6 +11,8 @@ from rml_core.config.problem import RunFailed
 from tasks.ranks import threads
 
 LOOPBACK = "127.0.0.1:0"
+# So long a scheduler at an address may take to answer.
+ANSWER_S = 10.0
 
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
@@ -19,11 +21,16 @@ Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 def mapper(scheduler: str | None) -> Iterator[Map]:
     """Give a `map(function, items)` that runs on the cluster at `scheduler`, or on an embedded one.
 
-    Results come in the order of the items; the first failure is raised and the rest is cancelled. Nothing is
-    started before the first call.
+    Results come in the order of the items; the first failure is raised and the rest is cancelled. An embedded one
+    is started by the first call.
+
+    Raises:
+        RunFailed: no scheduler answers at the address, needed or not.
     """
     with ExitStack() as stack:
         clients: list[Any] = []
+        if scheduler is not None:
+            clients.append(stack.enter_context(_client(scheduler)))
 
         def on_cluster(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
             if not clients:
@@ -60,7 +67,7 @@ def _client(scheduler: str | None) -> Iterator[Any]:
             yield client
         return
     try:
-        client = dask.Client(scheduler, timeout="10s")
+        client = dask.Client(scheduler, timeout=ANSWER_S)
     except (OSError, TimeoutError, ValueError) as error:
         raise RunFailed(f"no Dask scheduler answers at {scheduler} ({error})") from error
     with client:

@@ -1,0 +1,180 @@
+"""Work on the embedded cluster, and on one that is there: a scheduler and a worker of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rml_core.config.problem import RunFailed
+from tasks.cluster import mapper
+
+
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+def fails_on_3(number: int) -> int:
+    if number == 3:
+        raise RunFailed("3 is too much")
+    return number
+
+
+def process_of(_: Any) -> int:
+    return os.getpid()
+
+
+def test_results_come_in_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RML_THREADS", "3")
+    with mapper(None) as on_cluster:
+        assert list(on_cluster(doubled, list(range(50)))) == [2 * number for number in range(50)]
+        assert set(on_cluster(process_of, [1, 1])) == {os.getpid()}
+
+
+def test_the_first_failure_is_raised():
+    with mapper(None) as on_cluster:
+        with pytest.raises(RunFailed, match=r"^3 is too much$"):
+            on_cluster(fails_on_3, list(range(20)))
+        assert list(on_cluster(doubled, [4])) == [8]
+
+
+def test_nothing_is_started_before_it_is_needed_and_nothing_stays():
+    before = threading.active_count()
+    with mapper(None):
+        assert threading.active_count() == before
+
+
+def listening(_: Any) -> list[str]:
+    return [found.laddr.ip for found in psutil.Process().net_connections() if found.status == psutil.CONN_LISTEN]
+
+
+def test_the_embedded_cluster_is_for_this_machine_alone():
+    before = len(listening(0))
+    with mapper(None) as on_cluster:
+        (addresses,) = on_cluster(listening, [0])
+        assert len(addresses) >= before
+        assert set(addresses) <= {"127.0.0.1", "::1"}
+
+
+def test_two_embedded_clusters_do_not_meet(recwarn: pytest.WarningsRecorder):
+    with mapper(None) as one, mapper(None) as other:
+        assert list(one(doubled, [1])) == [2]
+        assert list(other(doubled, [2])) == [4]
+    assert not [warning for warning in recwarn if "Port" in str(warning.message)]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """(address of a scheduler, process id of its one worker)."""
+    folder = tmp_path_factory.mktemp("dask")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "false"}
+    dask = [sys.executable, "-m", "dask"]
+    processes = []
+
+    def start(name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (folder / f"{name}.log").open("wb") as log:
+            process = subprocess.Popen([*dask, *arguments], env=environment, stdout=log, stderr=log, cwd=folder)
+        processes.append(process)
+        return process
+
+    try:
+        file = folder / "scheduler.json"
+        start(
+            "scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+            "--scheduler-file", str(file),
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not file.exists() or not file.read_text().endswith("}"):
+            assert time.monotonic() < deadline, (folder / "scheduler.log").read_text()
+            time.sleep(0.02)
+        address = json.loads(file.read_text())["address"]
+        worker = start(
+            "worker", "worker", address, "--nthreads", "2", "--no-nanny", "--no-dashboard",
+            "--local-directory", str(folder),
+        )  # fmt: skip
+        yield address, worker.pid
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def test_a_cluster_at_an_address_decodes(
+    cluster: tuple[str, int],
+    classification: dict[str, Any],
+    run_file: Callable[..., Path],
+    rml: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    address, worker = cluster
+
+    def where(_: int) -> int:
+        return os.getpid()
+
+    with mapper(address) as on_cluster:
+        assert set(on_cluster(where, [1, 2, 3])) == {worker}
+    classification["neural_network"]["num_epochs"] = 1
+    file = run_file(classification)
+    assert rml("run", file, "--untracked", "--scheduler", address)[0] == 0
+    there = [line.split()[3:] for line in (tmp_path / "out_train.txt").read_text().splitlines()]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    assert rml("run", file, "--untracked")[0] == 0
+    assert there == [line.split()[3:] for line in (tmp_path / "out_train.txt").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_an_address_where_nobody_listens(
+    classification: dict[str, Any],
+    run_file: Callable[..., Path],
+    rml: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    preload: bool,
+):
+    monkeypatch.setattr("tasks.cluster.ANSWER_S", 0.2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    classification["neural_network"]["data"]["preload"] = preload
+    assert rml("run", run_file(classification), "--untracked", "--scheduler", address) == (
+        1,
+        "",
+        f"load training: no Dask scheduler answers at {address} (Timed out trying to connect to {address} after "
+        "0.2 s)\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("nonsense", "missing port number in address 'nonsense'"),
+        ("tcp://", "missing port number in address ''"),
+        ("http://127.0.0.1:80", "unknown address scheme 'http' (known schemes: ["),
+    ],
+)
+def test_an_address_that_is_none(
+    classification: dict[str, Any],
+    run_file: Callable[..., Path],
+    rml: Callable[..., tuple[int, str, str]],
+    address: str,
+    reason: str,
+):
+    status, output, errors = rml("run", run_file(classification), "--untracked", "--scheduler", address)
+    assert (status, output) == (1, "")
+    assert errors.startswith(f"load training: no Dask scheduler answers at {address} ({reason}")
+    assert len(errors.splitlines()) == 1
