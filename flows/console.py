@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -113,5 +114,5 @@ def shown(last: int) -> Iterator[None]:
 def say_written(files: list[Path], seconds: float) -> None:
     print(f"done in {seconds:.1f} s" + ("; written:" if files else "; nothing was written: set outfile to keep logs"))
     here = Path.cwd()
-    for path in files:
+    for path in (Path(os.path.normpath(path)) for path in files):
         print(f"  {path.relative_to(here) if path.is_relative_to(here) else path}")

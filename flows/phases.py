@@ -73,6 +73,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             from rml_core.layers.dot import to_dot
 
             log.put(places.debug / "network.dot", to_dot(checked.network))
+        if checked.classes:
+            say.info("classes " + ", ".join(f"{name} -> {index}" for index, name in enumerate(checked.classes)))
         stage = do(planned.build.name, build, setup)
         if places.checkpoints is not None and position is None:
             native.begin(places.checkpoints, setup.run_id, setup.started)
@@ -84,6 +86,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             file = checked.run.file
             loop = Loop(
                 run_id=setup.run_id,
+                optimizer=file.optimizer,
                 checkpoints=file.checkpoints,
                 early_stopping=file.early_stopping,
                 save=places.checkpoints,

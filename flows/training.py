@@ -12,6 +12,7 @@ from flows.plan import Epoch, Group
 from rml_core.checkpoints import native
 from rml_core.checkpoints.section import Checkpoints
 from rml_core.engine.log import LogFiles
+from rml_core.optimizer import OptimizerSection
 from rml_core.run import EarlyStopping
 from tasks import ranks
 from tasks.checkpoint import checkpoint, checkpoint_epoch
@@ -34,6 +35,7 @@ class Loop:
     """What the loop needs to know of the run."""
 
     run_id: str
+    optimizer: OptimizerSection | None
     checkpoints: Checkpoints | None
     early_stopping: EarlyStopping | None
     save: Path | None
@@ -79,6 +81,9 @@ def _epochs(loop: Loop, group: Group, stage: ranks.Stage, interruption: Interrup
 
 def _epoch(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interruption, do: Do) -> ranks.Stage:
     if epoch.train is not None:
+        change = loop.optimizer.change_before(epoch.number) if loop.optimizer is not None else ""
+        if change:
+            log.info(change)
         metrics = loop.logs.metrics if loop.logs is not None and epoch.evaluate is None else None
         trained: TrainedEpoch = do(epoch.train.name, train_epoch, stage, epoch.number, metrics)
         stage = trained

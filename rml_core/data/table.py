@@ -19,7 +19,7 @@ class DataType:
 
 DATA_TYPES = {
     "images": DataType(
-        meaning="A file a sample, in any format that OpenCV decodes: 3 channels in the order BGR, or 1 with `grayscale`. "
+        meaning="A file a sample, in any format that OpenCV decodes: 3 channels, BGR, or 1 with `grayscale`. "
         "8 and 16 bit become floats in [0, 1]. Inputs; and targets, as values or, with `target_is_mask`, as classes",
         as_input=True,
         of_files=True,

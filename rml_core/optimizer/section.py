@@ -33,6 +33,13 @@ class OptimizerSection(Section, ABC):
         """The learning rate of an epoch, counted from 1."""
         return self.learning_rate * (self.lr_scheduler.factor(epoch) if self.lr_scheduler else 1.0)
 
+    def change_before(self, epoch: int) -> str:
+        """What a verbose scheduler says as `epoch` begins; empty where the rate stays."""
+        if self.lr_scheduler is None or not self.lr_scheduler.verbose or epoch == 1:
+            return ""
+        before, now = self.learning_rate_of(epoch - 1), self.learning_rate_of(epoch)
+        return f"epoch {epoch}: learning rate {before:g} -> {now:g}" if now != before else ""
+
     @abstractmethod
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The optimizer of those parameters that are trainable, at the base learning rate.
