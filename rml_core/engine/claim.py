@@ -21,12 +21,18 @@ def claimed(places: Iterable[tuple[str, Path]]) -> Iterator[None]:
     Raises:
         Refused: another run holds one of them.
     """
-    held: list[int] = []
+    held: dict[tuple[int, int], int] = {}
     problems: list[Problem] = []
     try:
         for where, place in places:
             descriptor = os.open(place, os.O_RDONLY)
-            held.append(descriptor)
+            status = os.fstat(descriptor)
+            identity = status.st_dev, status.st_ino
+            if identity in held:
+                # One folder may serve for two things; the kernel would refuse it to us a second time.
+                os.close(descriptor)
+                continue
+            held[identity] = descriptor
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -41,5 +47,5 @@ def claimed(places: Iterable[tuple[str, Path]]) -> Iterator[None]:
             raise Refused(problems)
         yield
     finally:
-        for descriptor in held:
+        for descriptor in held.values():
             os.close(descriptor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def append(path: Path, lines: Iterable[str]) -> None:
                 while data:
                     data = data[file.write(data) :]
             except OSError:
-                file.truncate(end)
+                with suppress(OSError):
+                    file.truncate(end)
                 raise
     except OSError as error:
         raise RunFailed(f"{path}: {error.strerror or error}") from error
