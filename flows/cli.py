@@ -127,7 +127,7 @@ def network(
     dot: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the graph as Graphviz.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Show the layers, shapes and parameters of a run file or a Keras JSON file."""
+    """Show the network of a run file or a Keras JSON file."""
     from flows.network import described
 
     found = _or_problems(file, lambda: described(file))
@@ -212,6 +212,7 @@ def _run(
     tracked: bool,
     base: Path | None,
 ) -> None:
+    from rml_core.config.paths import folder_of
     from rml_core.config.problem import collect
     from rml_core.run import read, read_json, with_settings
 
@@ -223,7 +224,7 @@ def _run(
 
         collect(lambda: refuse_several(ranks), threads, lambda: check_resume(resume))
         source: Path | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
-        folder = base if base is not None else file.absolute().parent
+        folder = base if base is not None else folder_of(file)
         run = read(source, folder)
         if tracked:
             from flows import tracking

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rml_core.config.paths import folder_of
 from rml_core.config.problem import Refused
 from rml_core.layers import keras_json
 from rml_core.layers.graph import Network, infer
@@ -21,12 +22,12 @@ def described(file: Path) -> Network:
     content = read_json(file)
     if isinstance(content, Mapping) and isinstance(content.get(ROOT), Mapping):
         section = content[ROOT]
-        graph = keras_json.read(section.get("layers"), f"{ROOT}.layers", file.absolute().parent)
+        graph = keras_json.read(section.get("layers"), f"{ROOT}.layers", folder_of(file))
         try:
             return infer(graph, None)
         except Refused:
             return infer(graph, _sample_shape(file))
-    return infer(keras_json.read(content, "", file.absolute().parent), None)
+    return infer(keras_json.read(content, "", folder_of(file)), None)
 
 
 def _sample_shape(file: Path) -> tuple[int | None, ...] | None:

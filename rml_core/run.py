@@ -12,6 +12,7 @@ from pydantic import Field, WithJsonSchema
 
 from rml_core.checkpoints.section import Checkpoints
 from rml_core.config.names import OneOf, Tagged
+from rml_core.config.paths import folder_of
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import Section, parse
 from rml_core.data.section import Data
@@ -94,7 +95,7 @@ def read(source: Path | str | Mapping[str, Any], base: Path | str | None = None)
         folder = Path.cwd() if base is None else Path(base)
     else:
         mapping = read_json(Path(source))
-        folder = Path(source).absolute().parent if base is None else Path(base)
+        folder = folder_of(Path(source)) if base is None else Path(base)
     section = _root(mapping)
     problems: list[Problem] = []
     file: RunFile | None = None
