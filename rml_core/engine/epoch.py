@@ -83,8 +83,9 @@ def train(
             sums.stopped = number < count
             break
     sums.seconds = before + time.perf_counter() - began
-    last = _fetch(pending, epoch, sums, log)
-    report(Progress(epoch, sums.batch, count, last, sums.samples / sums.seconds))
+    if pending.batches:
+        last = _fetch(pending, epoch, sums, log)
+        report(Progress(epoch, sums.batch, count, last, sums.samples / sums.seconds))
     return sums
 
 
@@ -99,8 +100,6 @@ def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
 
 def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None) -> float:
     """Bring the pending figures to the host: log lines, sums; the last loss."""
-    if not pending.batches:
-        return math.nan
     figures = torch.stack([torch.stack(pending.losses).double(), torch.stack(pending.norms).double()]).tolist()
     lines = []
     last = math.nan

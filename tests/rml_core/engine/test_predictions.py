@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from rml_core.config.problem import RunFailed
+from rml_core.engine.predictions import Predictions
+
+NAMES = ["cats/a.jpg", "cats/b.jpg", "dogs/a.jpg"]
+
+
+def test_a_dataset_a_sample_by_its_path(tmp_path: Path):
+    outputs = torch.arange(3 * 2 * 4 * 5, dtype=torch.float64).reshape(3, 2, 4, 5)
+    path = tmp_path / "new" / "output_1.h5"
+    with Predictions(path, NAMES) as predictions:
+        # In any order, in any memory format, of any type.
+        predictions.add(np.array([2, 0]), outputs[[2, 0]].to(memory_format=torch.channels_last))
+        assert not path.exists()
+        predictions.add(np.array([1]), outputs[1:2].to(torch.bfloat16))
+    with h5py.File(path) as file:
+        assert sorted(file) == ["cats", "dogs"]
+        for index, name in enumerate(NAMES):
+            assert file[name].dtype == np.float32
+            assert file[name].shape == (2, 4, 5)
+            assert np.array_equal(
+                file[name][()], outputs[index].to(torch.bfloat16 if index == 1 else torch.float32).float()
+            )
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_vectors(tmp_path: Path):
+    with Predictions(tmp_path / "o.h5", NAMES) as predictions:
+        predictions.add(range(3), torch.ones(3, 7))
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["cats/a.jpg"].shape == (7,)
+
+
+def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with Predictions(None, NAMES) as predictions:
+        predictions.add(range(3), torch.ones(3, 7))
+        predictions.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_file_stays_until_the_new_one_is_whole(tmp_path: Path):
+    path = tmp_path / "output_1.h5"
+    path.write_text("earlier")
+    with pytest.raises(IndexError), Predictions(path, NAMES) as predictions:
+        predictions.add([0, 9], torch.ones(2, 7))
+    with Predictions(path, NAMES) as predictions:
+        predictions.add(range(3), torch.ones(3, 7))
+        predictions.discard()
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+    with Predictions(path, NAMES) as predictions:
+        predictions.add(range(3), torch.ones(3, 7))
+    assert h5py.is_hdf5(path)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / f".output_1.h5.{process.pid}").write_bytes(b"half")
+    alive = tmp_path / f".output_1.h5.{os.getppid()}"
+    alive.touch()
+    with Predictions(tmp_path / "output_1.h5", NAMES):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [alive.name, "output_1.h5"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "output_1.h5"
+    with pytest.raises(RunFailed) as failed, Predictions(path, NAMES):
+        pytest.fail("opened")
+    assert str(failed.value) == f"{path}: File exists"
+
+
+FILLING = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from rml_core.config.problem import RunFailed
+from rml_core.engine.predictions import Predictions
+
+path = Path(sys.argv[1])
+names = [f"{index}.png" for index in range(40)]
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (0, 100, 3000, 20_000, 100_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        with Predictions(path, names) as predictions:
+            for index in range(40):
+                predictions.add([index], torch.ones(1, 4096))
+    except RunFailed as failed:
+        assert str(failed) == f"{path}: File too large", failed
+    else:
+        raise AssertionError(f"{limit} bytes were enough")
+    assert list(path.parent.iterdir()) == [], limit
+"""
+
+
+def test_a_disk_that_fills_anywhere(tmp_path: Path):
+    command = [sys.executable, "-c", FILLING, str(tmp_path / "output_1.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
