@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -60,11 +62,22 @@ def after_first_epoch(log: Path) -> float:
     Each line is `epoch batch time_s loss grad_norm`. Reading data, building the network and the first epoch, in
     which everything warms up, stay out.
     """
+    ends = _epoch_ends(log)
+    return ends[-1] - ends[0]
+
+
+def median_epoch(log: Path) -> float:
+    """Seconds from one epoch's last batch to the next one's: the median, which a moment's other load does not move."""
+    ends = _epoch_ends(log)
+    return statistics.median(after - before for before, after in pairwise(ends))
+
+
+def _epoch_ends(log: Path) -> list[float]:
     lines = [line.split() for line in log.read_text().splitlines()]
     ends = {int(epoch): float(seconds) for epoch, _, seconds, *_ in lines}
     if len(ends) < 2:
         raise ValueError(f"{log} has {len(ends)} epochs: at least 2 are needed")
-    return ends[max(ends)] - ends[min(ends)]
+    return [ends[epoch] for epoch in sorted(ends)]
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -46,6 +46,7 @@ def test_the_first_epoch_of_a_log_is_left_out(measure: Any, tmp_path: Path) -> N
     log = tmp_path / "out_train.txt"
     log.write_text("1 1 5.0 2.3 1\n1 2 6.0 2.2 1\n2 1 6.5 2.1 1\n2 2 7.0 2.0 1\n3 1 7.5 1.9 1\n3 2 8.25 1.8 1\n")
     assert measure.after_first_epoch(log) == 2.25
+    assert measure.median_epoch(log) == 1.125
 
 
 def test_a_log_of_one_epoch_says_that_it_is_too_short(measure: Any, tmp_path: Path) -> None:
