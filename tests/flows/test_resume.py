@@ -226,7 +226,8 @@ def reference(make: Callable[..., Place]) -> Place:
     status, output, errors = place.run(threads=1)
     assert (status, errors) == (0, "")
     assert place.checkpoints == {f"model_checkpoint_{epoch}.pt" for epoch in range(1, EPOCHS + 1)}
-    assert [line.split("  ")[0] for line in output.splitlines()[:EPOCHS]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    first = ["classes left -> 0, right -> 1", "epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert [line.split("  ")[0] for line in output.splitlines()[:4]] == first
     return place
 
 
@@ -272,8 +273,10 @@ def test_an_interrupted_run_goes_on_behind_its_last_batch(
     output, errors = place.stopped(number, place.reached(2))
     interrupted = place.folder / "checkpoints" / "model_checkpoint_interrupted.pt"
     assert errors == f"interrupted; --resume auto goes on from {interrupted}\n"
-    assert output.splitlines()[0].startswith("epoch 1/3  loss ")
-    assert len(output.splitlines()) == 1
+    lines = output.splitlines()
+    assert lines[0] == "classes left -> 0, right -> 1"
+    assert lines[1].startswith("epoch 1/3  loss ")
+    assert len(lines) == 2
     saved = place.checkpoint("interrupted")
     assert (saved["epoch"], saved["batch"]) == place.position()
     assert saved["epoch"] == 2
@@ -364,9 +367,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew_and_leaves_an_olde
     status, output, errors = place.run("--resume", "auto")
     folder = place.folder / "checkpoints"
     assert status == 0
-    assert errors == (
-        f"passed over: an older run's checkpoints in {folder}; the latest run has left none\n"
-    )
+    assert errors == (f"passed over: an older run's checkpoints in {folder}; the latest run has left none\n")
     assert output.splitlines()[0] == f"nothing to resume in {folder}: the run starts anew"
     assert_same(place, reference)
 

@@ -630,7 +630,8 @@ def test_transfer_learning(run: Run, section: Section, tmp_path: Path, caplog: p
     section["layers"][0]["config"]["trainable"] = False
     with caplog.at_level("INFO", "rml"):
         run(section)
-    assert caplog.messages[:3] == [
+    assert caplog.messages[:4] == [
+        "classes left -> 0, right -> 1",
         "Skipping layer dense: shape (5, 144) does not fit (2, 144)",
         "Skipping layer dense_128_1: not found in model",
         "Loaded 1 of the network's 2 layers with weights, skipped 2",
@@ -671,6 +672,7 @@ def test_the_command_says_what_happens_and_what_it_wrote(
     assert (status, errors) == (0, "")
     lines = output.splitlines()
     number = r"[\d.e+-]+"
+    assert lines.pop(0) == "classes left -> 0, right -> 1"
     for epoch, line in enumerate(lines[:2], 1):
         wanted = rf"epoch {epoch}/2  loss {number}  test loss {number}  accuracy [01]\.\d{{4}}  \d+ samples/s"
         assert re.fullmatch(wanted, line)

@@ -116,7 +116,8 @@ def test_what_says_how_long_and_where_may_change(trained: Callable[..., Path], r
     assert (status, errors) == (0, "")
     lines = output.splitlines()
     assert lines[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (behind epoch 2)"
-    assert [line.split("  ")[0] for line in lines[1:3]] == ["evaluation of epoch 2", "epoch 3/3"]
+    assert lines[1] == "classes left -> 0, right -> 1"
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["evaluation of epoch 2", "epoch 3/3"]
     assert [line.split()[0] for line in (tmp_path / "logs" / "more_test.txt").read_text().splitlines()] == ["2", "3"]
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["output_2.h5", "output_3.h5"]
     left = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.pt"))
@@ -140,7 +141,8 @@ def test_nothing_to_resume(classification: dict[str, Any], run_file: Callable[..
     assert (status, errors) == (0, "")
     lines = output.splitlines()
     assert lines[0] == f"nothing to resume in {tmp_path}/checkpoints: the run starts anew"
-    assert lines[1].startswith("epoch 1/1  loss ")
+    assert lines[1] == "classes left -> 0, right -> 1"
+    assert lines[2].startswith("epoch 1/1  loss ")
 
 
 def test_no_folder_to_resume_from(
@@ -150,7 +152,7 @@ def test_no_folder_to_resume_from(
     status, output, errors = rml("run", run_file(classification), "--untracked", "--resume", "auto")
     assert status == 0
     assert errors == "nothing to resume: checkpoints.save is not set, or the run does not train\n"
-    assert output.splitlines()[0].startswith("epoch 1/1  loss ")
+    assert output.splitlines()[1].startswith("epoch 1/1  loss ")
     assert not list(tmp_path.rglob("*.pt"))
 
 
