@@ -42,11 +42,13 @@ __all__ = ["Outcome", "as_it_is", "execute"]
 
 @dataclass
 class Outcome:
-    """What a run has left: figures an epoch, samples to look at, and where it wrote."""
+    """What a run has left: figures an epoch, samples to look at, and where it wrote. `source`: what the network's
+    output is (sigmoid, softmax, logits, ...)."""
 
     history: list[dict[str, Any]]
     gallery: Gallery
     classes: tuple[str, ...]
+    source: str
     places: Places
     seconds: float
 
@@ -100,6 +102,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
                 history=ranks.history(stage.ranks),
                 gallery=ranks.gallery(stage.ranks),
                 classes=checked.classes,
+                source=checked.fitted.source if checked.fitted is not None else "",
                 places=places,
                 seconds=time.perf_counter() - began,
             )

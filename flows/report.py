@@ -22,7 +22,7 @@ COLUMNS = 8
 
 def of(outcome: Outcome) -> bytes:
     """The picture, as PNG; it goes beside the logs too."""
-    picture = draw(outcome.history, outcome.gallery, outcome.classes)
+    picture = draw(outcome.history, outcome.gallery, outcome.classes, outcome.source)
     if outcome.places.logs is not None:
         write(outcome.places.logs.report, picture)
     return picture
@@ -39,8 +39,8 @@ def markdown(outcome: Outcome) -> str:
     return "\n".join([*lines, "", *(f"- `{path}`" for path in outcome.places.written())])
 
 
-def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ...]) -> bytes:
-    """A PNG: curves above, at most 32 samples below."""
+def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ...], source: str = "") -> bytes:
+    """A PNG: curves above, at most 32 samples below. `source`: what the network's output is, `logits` for example."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,7 +55,7 @@ def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ..
         for axis in axes:
             axis.set_axis_off()
         for axis, index in zip(axes, pictures, strict=False):
-            _sample(axis, gallery, index, classes)
+            _sample(axis, gallery, index, classes, half=0.0 if source == "logits" else 0.5)
     _curves(curves.subplots(1, 2), history)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
@@ -96,12 +96,12 @@ def _curve(axis: Axes, history: list[dict[str, Any]], key: str, label: str) -> N
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
 
 
-def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...]) -> None:
+def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], half: float) -> None:
     output = gallery.outputs[index]
     target = gallery.targets[index] if gallery.targets else None
     if output.ndim == 1:
-        axis.imshow(_picture(gallery.inputs[index]), cmap="gray", interpolation="nearest")
-        predicted = int(output.argmax()) if len(output) > 1 else int(output[0] > 0.5)
+        axis.imshow(_colour(_picture(gallery.inputs[index])), interpolation="nearest")
+        predicted = int(output.argmax()) if len(output) > 1 else int(output[0] >= half)
         text = _class(predicted, classes)
         colour = "black"
         if target is not None:
@@ -110,26 +110,45 @@ def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...]) 
             colour = "tab:green" if right else "tab:red"
         axis.set_title(text, color=colour, fontsize=9)
         return
-    shown = [_picture(gallery.inputs[index])]
-    if target is not None:
-        shown.append(_picture(target))
-    shown.append(_picture(output.argmax(0) if len(output) > 1 else output))
-    axis.imshow(np.concatenate([_colour(each) for each in shown], axis=1), interpolation="nearest")
-    axis.set_title(" | ".join(["input", "target", "output"] if target is not None else ["input", "output"]), fontsize=7)
+    shown = {"input": _picture(gallery.inputs[index])}
+    if target is not None and target.ndim == 3:
+        limits = float(target.min()), float(target.max())
+        shown |= {"target": _picture(target, limits), "output": _picture(output, limits)}
+    else:
+        # Classes: the same shade stands for the same one in both.
+        limits = 0.0, float(max(len(output) - 1, 1))
+        if target is not None:
+            shown["target"] = _picture(target, limits)
+        if output.ndim == 3:
+            found = output.argmax(0) if len(output) > 1 else output[0] >= half
+            shown["output"] = _picture(found, limits)
+    height = gallery.inputs[index].shape[1]
+    axis.imshow(
+        np.concatenate([_of_height(_colour(each), height) for each in shown.values()], 1), interpolation="nearest"
+    )
+    axis.set_title(" | ".join(shown), fontsize=7)
 
 
 def _class(index: int, classes: tuple[str, ...]) -> str:
     return classes[index] if index < len(classes) else str(index)
 
 
-def _picture(sample: np.ndarray) -> np.ndarray:
-    """(C, H, W) or (H, W) as (H, W) or (H, W, 3) in [0, 1]; three channels are BGR, as OpenCV reads them."""
+def _picture(sample: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
+    """(C, H, W) or (H, W) as (H, W) or (H, W, 3), `limits` (or its own) as 0 and 1; three channels are BGR, as OpenCV
+    reads them."""
     if sample.ndim == 3:
         sample = sample[::-1].transpose(1, 2, 0) if len(sample) == 3 else sample[0]
     sample = sample.astype(np.float32)
-    low, high = float(sample.min()), float(sample.max())
-    return (sample - low) / (high - low) if high > low else np.zeros_like(sample)
+    low, high = limits or (float(sample.min()), float(sample.max()))
+    return ((sample - low) / (high - low)).clip(0, 1) if high > low else np.zeros_like(sample)
 
 
 def _colour(picture: np.ndarray) -> np.ndarray:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
+
+
+def _of_height(picture: np.ndarray, height: int) -> np.ndarray:
+    """Nearest neighbours: a network may change the size of what it gets."""
+    rows = np.arange(height) * len(picture) // height
+    width = max(1, picture.shape[1] * height // len(picture))
+    return picture[rows][:, np.arange(width) * picture.shape[1] // width]
