@@ -91,9 +91,12 @@ def _curves(axes: Any, history: list[dict[str, Any]]) -> None:
 
 
 def _curve(axis: Axes, history: list[dict[str, Any]], key: str, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     points = [(row["epoch"], row[key]) for row in history if np.isfinite(row.get(key, np.nan))]
     if points:
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], half: float) -> None:

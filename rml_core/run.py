@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from rml_core.checkpoints.section import Checkpoints
-from rml_core.config.names import OneOf, Tagged
+from rml_core.config.names import OneOf, Tagged, wrong
 from rml_core.config.paths import folder_of
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import Section, parse
@@ -25,6 +26,7 @@ from rml_core.optimizer import LATER as OPTIMIZERS_LATER
 from rml_core.optimizer import OPTIMIZERS, OptimizerSection
 
 ROOT = "neural_network"
+DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
 
 
 class EarlyStopping(Section):
@@ -36,6 +38,12 @@ class EarlyStopping(Section):
     """So many epochs without improvement end the training."""
     min_delta: float = Field(0.0, ge=0)
     """A change that is not larger than this is no improvement."""
+
+
+def _known_device(given: object) -> object:
+    if isinstance(given, str) and not re.match(DEVICE, given):
+        raise wrong(f"{shown(given)} is no device", "auto, cpu, cuda, or one of several GPUs, as cuda:1")
+    return given
 
 
 class RunFile(Section):
@@ -65,7 +73,7 @@ class RunFile(Section):
     """Every random draw of the run derives from it."""
     precision: Annotated[str, OneOf("precision", "single", "double", "bf16", "fp16")] = "single"
     """Floating-point numbers of the network; bf16 and fp16 are mixed precision."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
+    device: Annotated[str, BeforeValidator(_known_device), Field(pattern=DEVICE)] = "auto"
     """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
     early_stopping: EarlyStopping | None = None
     """End training when the evaluation no longer improves."""
@@ -118,8 +126,9 @@ def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, 
     """A copy of `mapping` with `data.batch_size=32` and the like put in; values are JSON, else text.
 
     Raises:
-        Refused: a setting without `=`, or one that leads through something that is not an object.
+        Refused: a setting without `=`, or one that leads through something that is not an object; `mapping` is none.
     """
+    _root(mapping)
     changed: dict[str, Any] = json.loads(json.dumps(mapping))
     problems = []
     for setting in settings:
@@ -174,8 +183,10 @@ def read_json(path: Path) -> Any:
         place = f"{path}, line {error.lineno}, column {error.colno}"
         remedy = "look for a comma, a quote or a bracket that is missing or too many just before that place"
         raise Refused([Problem(place, f"not JSON: {error.msg}", remedy=remedy)]) from None
-    except (ValueError, RecursionError) as error:
-        raise Refused([Problem(str(path), f"not JSON: {error}")]) from None
+    except RecursionError:
+        raise Refused([Problem(str(path), "is nested too deeply to be read")]) from None
+    except ValueError as error:
+        raise Refused([Problem(str(path), str(error))]) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
@@ -102,7 +103,8 @@ def _problem(entry: Any, where: str) -> Problem:
     if entry["type"] == "missing":
         return Problem(path, "is missing")
     message: str = entry["msg"]
-    allowed = message.removeprefix("Input should be ")
+    # "Input should be a valid integer", "String should have at least 1 character", "String should match pattern ...".
+    allowed = re.sub(r"^\w+ should (be |have )?", "", message)
     if entry["type"] in ("model_type", "model_attributes_type", "dict_type"):
         allowed = "an object"
     return Problem(path, f"{shown(entry['input'])} does not fit", allowed)
