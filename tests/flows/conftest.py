@@ -1,7 +1,8 @@
-"""A real Prefect server for the tests of the flow: one a session."""
+"""Runs in this process, and a real Prefect server for the tests of the flow: one a session."""
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import subprocess
@@ -9,10 +10,36 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """Executes a section in the folder `name` of the test; gives the outcome."""
+    from flows.phases import as_it_is, execute
+    from rml_core.check import check
+    from rml_core.run import read
+
+    def executed(section: dict[str, Any], name: str = "run") -> Any:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return execute(check(read({"neural_network": copy.deepcopy(section)}, folder)), as_it_is)
+
+    return executed
+
+
+@pytest.fixture
+def section(classification: dict[str, Any]) -> dict[str, Any]:
+    """Classification without anything random, whose network is small enough to be written by hand."""
+    section: dict[str, Any] = classification["neural_network"]
+    section["layers"] = [layer for layer in section["layers"] if layer["class_name"] != "Dropout"]
+    section["data"]["transforms"] = [{"normalize": {"mean": 0.3, "std": 0.5}}]
+    section["data"]["shuffle"] = False
+    return section
 
 
 @pytest.fixture(scope="session")

@@ -58,9 +58,16 @@ def test_without_a_signal_nothing_is_delivered(heard: list[int]):
 
 def test_a_failure_gives_the_handlers_back():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ValueError, match="wrong"), deferred(lambda: None):
-        assert signal.getsignal(signal.SIGTERM) != before
-        raise ValueError("wrong")
+    seen: list[object] = []
+
+    def fail() -> None:
+        with deferred(lambda: None):
+            seen.append(signal.getsignal(signal.SIGTERM))
+            raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        fail()
+    assert seen[0] != before
     assert signal.getsignal(signal.SIGTERM) == before
 
 
