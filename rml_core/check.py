@@ -14,8 +14,8 @@ from rml_core.config.target import Target
 from rml_core.data.survey import Survey, sample_shape, survey
 from rml_core.layers.graph import Network, infer
 from rml_core.loss.fit import fit
-from rml_core.loss.section import Fitted, LossSection
-from rml_core.run import ROOT, Run
+from rml_core.loss.section import Fitted
+from rml_core.run import ROOT, Run, RunFile
 
 Result = TypeVar("Result")
 
@@ -80,14 +80,18 @@ def check(run: Run, app: str | None = None) -> Checked:
     classes = training.classes if training is not None else learned.classes if learned is not None else None
     test = collected.of(survey, file.data, "test", run.base, classes)
     found = [each for each in (training, test) if each is not None]
-    networks = [collected.of(infer, run.graph, shape) for shape in dict.fromkeys(each.sample_shape for each in found)]
-    network = networks[0] if networks else None
+    networks = {
+        shape: collected.of(infer, run.graph, shape) for shape in dict.fromkeys(each.sample_shape for each in found)
+    }
+    network = next(iter(networks.values()), None)
     fits = []
     for each in found:
-        collected.problems += _targets(each, file.loss)
-        if each.target is not None and network is not None and file.loss is not None:
-            shape, last = network.output_shape, network.last_activation
-            fits.append(collected.of(fit, file.loss, shape, each.target, last))
+        collected.problems += _targets(each, file)
+        own = networks[each.sample_shape]
+        if network is not None and own is not None:
+            collected.problems += _same_weights(network, own)
+            if each.target is not None and file.loss is not None:
+                fits.append(collected.of(fit, file.loss, own.output_shape, each.target, own.last_activation))
     collected.end()
     assert name is not None
     assert network is not None
@@ -152,13 +156,30 @@ def _sections(run: Run, app: str | None, collected: Collected) -> None:
     collected.problems += _files(run)
 
 
-def _targets(found: Survey, loss: LossSection | None) -> list[Problem]:
+def _targets(found: Survey, file: RunFile) -> list[Problem]:
     if found.role == "training" and found.target is None:
         what = "is missing: training needs targets"
         return [Problem(f"{ROOT}.data.target_path", what, remedy="give target_path and target_type")]
-    if found.role == "test" and found.target is not None and loss is None:
-        remedy = f"add a loss, or leave {ROOT}.data.test_target_path out"
+    if found.role == "test" and found.target is not None and file.loss is None and file.data.input_path is None:
+        key = "target_type" if found.target.kind == "labels" else "test_target_path"
+        remedy = f"add a loss, or leave {ROOT}.data.{key} out"
         return [Problem(f"{ROOT}.loss", "is missing: test targets need one", remedy=remedy)]
+    return []
+
+
+def _same_weights(training: Network, test: Network) -> list[Problem]:
+    """Samples of another size go through a network unless a layer's weights depend on the size."""
+    for one, other in zip(training.unique, test.unique, strict=True):
+        if [weight.shape for weight in one.weights] != [weight.shape for weight in other.weights]:
+            given, wanted = test.input_shape, training.input_shape
+            resize = f'{{"resize": [{wanted[2]}, {wanted[1]}]}}' if None not in wanted else "a resize"
+            problem = Problem(
+                f"{ROOT}.data.test_input_path",
+                f'layer "{one.name}" needs other weights for test samples {given} than for training samples {wanted}',
+                "samples of one size",
+                f"add {resize} to the transforms, or end the network with a global pooling",
+            )
+            return [problem]
     return []
 
 
