@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from rml_core.checkpoints import match, native, weights_of
+from rml_core.config.problem import RunFailed
 from rml_core.config.seed import derive
 from rml_core.config.target import Target
 from rml_core.data.batches import Batch, batches
@@ -210,11 +211,23 @@ class Rank:
         debug.write(self.network, path)
 
     def save(self, path: Path) -> None:
-        """Write the whole state as a checkpoint; it appears under its name only when whole."""
+        """Write the whole state as a checkpoint; it appears under its name only when whole.
+
+        Raises:
+            RunFailed: weights that nothing can go on from, or a full disk; earlier checkpoints are as they were.
+        """
         training = self.training
         assert training is not None
         setup = self.setup
         assert setup.training is not None
+        # A last batch may have a finite loss and still ruin the weights.
+        weights = self.network.state_dict().values()
+        finite = [values.isfinite().all() for values in weights if values.is_floating_point()]
+        if not torch.stack([*finite, torch.tensor(True, device=self.device)]).all():
+            raise RunFailed(
+                f"the weights became nan or infinite in epoch {self.epoch}: lower optimizer.learning_rate, or set "
+                "optimizer.clip_norm; earlier checkpoints are kept"
+            )
         native.write(
             {
                 "run_id": setup.run_id,
@@ -235,6 +248,7 @@ class Rank:
                     "seconds": self._sums.seconds,
                 },
                 "history": json.dumps(self.history),
+                "samples": setup.training.count,
                 "classes": list(setup.training.classes or ()),
                 "mask_values": list(setup.mask_mapping) if setup.mask_mapping is not None else None,
                 "run": setup.run_file,

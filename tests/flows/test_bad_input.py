@@ -360,6 +360,24 @@ def test_a_loss_that_is_not_finite(
     assert unfinished(tmp_path) == []
 
 
+def test_weights_that_are_not_finite_are_not_saved(own: dict[str, Any], run: Rml, tmp_path: Path):
+    """The only batch of epoch 2 has a finite loss, and ruins the weights: a resumed run must not start from them."""
+    own |= {"num_epochs": 2, "loss": {"function": "MSE"}}
+    own["data"]["batch_size"] = 24
+    own["layers"][-1]["config"]["activation"] = "linear"
+    schedule = {"type": "MultiStep", "gamma": 1e44, "milestones": [1]}
+    own["optimizer"] = {"type": "SGD", "learning_rate": 1e-2, "momentum": 0.9, "lr_scheduler": schedule}
+    own["checkpoints"]["keep"] = 1
+    status, _, errors = run(own)
+    assert (status, errors) == (
+        1,
+        "checkpoint epoch 2: the weights became nan or infinite in epoch 2: lower optimizer.learning_rate, or set "
+        "optimizer.clip_norm; earlier checkpoints are kept\n",
+    )
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("*.pt")) == ["model_checkpoint_1.pt"]
+    assert len((tmp_path / "out_test.txt").read_text().splitlines()) == 1
+
+
 # --- checkpoints
 
 
