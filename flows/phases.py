@@ -138,7 +138,8 @@ def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> 
     for role, phase in planned.load.items():
         survey = surveys[role]
         assert survey is not None
-        source = Source(survey, checked.run.file.data, scheduler)
+        # A copy each: Prefect takes an object that two phases have for data that flows between them.
+        source = Source(survey, checked.run.file.data.model_copy(), scheduler)
         if role in planned.transform:
             loaded = do(phase.name, load, source.listed_only())
             prepared[role] = do(planned.transform[role].name, transform, source, loaded)
@@ -210,7 +211,8 @@ def _position(checked: Checked, places: Places) -> Position | None:
         return None
     from rml_core import resume
 
-    position, said = resume.find(checked.run, places.checkpoints, checked.classes)
+    samples = checked.training.count if checked.training is not None else 0
+    position, said = resume.find(checked.run, places.checkpoints, checked.classes, samples)
     for line in said:
         say.warning(line)
     if position is None:

@@ -56,22 +56,18 @@ RunFile = Annotated[dict[str, Any], WithJsonSchema(_section_schema())]
 _name: ContextVar[str] = ContextVar("name of the phase")
 
 
-def as_task(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """A phase as a Prefect task run named `name`."""
-    _name.set(name)
-    if function in PREPARED:
-        source: Source = arguments[0]
-        key = f"rml-{source.key}"
-        again = not source.is_whole()
-        prepared = task(
-            name=_kind(function),
-            task_run_name=name,
-            cache_key_fn=lambda context, parameters: key,
-            refresh_cache=again,
-            persist_result=True,
-        )
-        return prepared(function)(*arguments)
-    return _task_of(function)(*arguments)
+class AsTasks:
+    """Calls the phases of one flow run as Prefect task runs."""
+
+    def __init__(self) -> None:
+        # Prefect knows a result again by its address: of one that is gone, another one's edges would seem to come.
+        self._results: list[Any] = []
+
+    def __call__(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        _name.set(name)
+        as_task = _cached(function, arguments[0]) if function in PREPARED else _task_of(function)
+        self._results.append(as_task(*arguments))
+        return self._results[-1]
 
 
 @cache
@@ -79,6 +75,18 @@ def _task_of(function: Callable[..., Any]) -> Any:
     """One Prefect task for all runs of a phase's function: making one reads its source, which takes milliseconds."""
     options: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
     return task(name=_kind(function), task_run_name=lambda: _name.get(), **options)(function)
+
+
+def _cached(function: Callable[..., Any], source: Source) -> Any:
+    """The task of a phase whose result is taken from the cache, unless what it stands for is gone or damaged."""
+    key, again = f"rml-{source.key}", not source.is_whole()
+    return task(
+        name=_kind(function),
+        task_run_name=lambda: _name.get(),
+        cache_key_fn=lambda context, parameters: key,
+        refresh_cache=again,
+        persist_result=True,
+    )(function)
 
 
 def _kind(function: Callable[..., Any]) -> str:
@@ -105,7 +113,7 @@ def rml(
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     collect(lambda: refuse_several(ranks), lambda: check_resume(resume))
-    publish(execute(check(read({ROOT: neural_network}, base), app), as_task, resuming=resume, scheduler=scheduler))
+    publish(execute(check(read({ROOT: neural_network}, base), app), AsTasks(), resuming=resume, scheduler=scheduler))
 
 
 def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, scheduler: str | None) -> Outcome:
@@ -121,7 +129,7 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         ranks: int | None = None,
         scheduler: str | None = None,
     ) -> None:
-        outcomes.append(execute(checked, as_task, resuming=resume, scheduler=scheduler))
+        outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
         publish(outcomes[0])
 
     here(_within_limit(checked.run.mapping[ROOT]), checked.app, str(checked.run.base), resume, ranks, scheduler)

@@ -39,10 +39,10 @@ class Position:
     batch: int
 
 
-def find(run: Run, folder: Path, classes: tuple[str, ...]) -> tuple[Position | None, list[str]]:
+def find(run: Run, folder: Path, classes: tuple[str, ...], samples: int) -> tuple[Position | None, list[str]]:
     """The newest checkpoint of the latest run in `folder`, None when there is none; and what was passed over.
 
-    `classes`: names of the classes of labels that the data has now.
+    `classes`: names of the classes of labels, and `samples`: how many training samples, that the data has now.
 
     Raises:
         Refused: it belongs to another network, optimizer or data; every key that differs is named.
@@ -58,6 +58,8 @@ def find(run: Run, folder: Path, classes: tuple[str, ...]) -> tuple[Position | N
         differences.insert(0, "layers")
     if tuple(saved["classes"]) != classes:
         differences.append(f"the classes were {listed(saved['classes'])} and are {listed(classes)}")
+    if saved["samples"] != samples:
+        differences.append(f"there were {saved['samples']} training samples and are {samples}")
     if differences:
         problem = Problem(
             where,

@@ -79,6 +79,7 @@ def test_other_files_are_refused(
     before = classification["neural_network"]["data"]["input_path"]
     file = trained({"data.input_path": str(pictures / "test")})
     differences = f'data.input_path was "{before}" and is "{pictures}/test"'
+    differences += "; there were 24 training samples and are 10"
     assert rml("run", file, "--untracked", "--resume", "auto") == (2, "", refusal(tmp_path, differences))
 
 
