@@ -74,13 +74,14 @@ def test_the_flow_does_what_the_plan_says(
         for source in sources
         if source["input_type"] == "task_run"
     }
-    # Handles of the ranks go from phase to phase; nothing else does.
     chain = ["build network"]
     for epoch in (1, 2, 3):
         chain += [f"train epoch {epoch}", f"checkpoint epoch {epoch}", f"evaluate epoch {epoch}"]
     assert edges == {
         ("load training", "transform training"),
         ("load test", "transform test"),
+        # The classes of the test samples are those of training.
+        ("transform training", "load test"),
         ("transform training", "build network"),
         ("transform test", "build network"),
         *pairwise(chain),
