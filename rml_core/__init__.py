@@ -2,6 +2,6 @@
 
 import os
 
-# A thread of torch's that waits for another one spins, which on a busy machine keeps the other one from its core:
-# ten times slower steps were measured. It sleeps instead; torch reads this when it is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A thread of torch's that waits for another one spins for milliseconds, which on a busy machine keeps the other one
+# from its core: steps took up to ten times as long. So it soon sleeps instead; torch reads this when it is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -27,6 +27,7 @@ from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
 from rml_core.engine import debug, epoch
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
+from rml_core.engine.memory import keep_what_is_freed
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision, device_named
 from rml_core.engine.progress import Progress
@@ -71,6 +72,8 @@ class Rank:
     def __init__(self, setup: Setup):
         self.setup = setup
         self.device = device_named(setup.device, setup.rank)
+        if self.device.type == "cpu":
+            keep_what_is_freed()
         self.precision = Precision.named(setup.precision)
         self.epoch, self.batch = 0, 0
         self.history: list[dict[str, Any]] = []
