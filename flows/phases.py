@@ -74,7 +74,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         if places.debug is not None:
             from rml_core.layers.dot import to_dot
 
-            log.put(places.debug / "network.dot", to_dot(checked.network))
+            log.put(places.debug / "network.dot", to_dot(checked.network).encode())
         if checked.classes:
             say.info("classes " + ", ".join(f"{name} -> {index}" for index, name in enumerate(checked.classes)))
         stage = do(planned.build.name, build, setup)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rml_core.config.problem import RunFailed
+from rml_core.engine.log import put
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +23,7 @@ def of(outcome: Outcome) -> bytes:
     """The picture, as PNG; it goes beside the logs too."""
     picture = draw(outcome.history, outcome.gallery, outcome.classes, outcome.source)
     if outcome.places.logs is not None:
-        write(outcome.places.logs.report, picture)
+        put(outcome.places.logs.report, picture, otherwise="; all else that the run writes is there")
     return picture
 
 
@@ -60,21 +59,6 @@ def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ..
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
     return buffer.getvalue()
-
-
-def write(path: Path, picture: bytes) -> None:
-    """The picture appears under its name only when whole.
-
-    Raises:
-        RunFailed: it cannot be written (a full disk).
-    """
-    unfinished = path.with_name(f".{path.name}")
-    try:
-        unfinished.write_bytes(picture)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise RunFailed(f"{path}: {error.strerror or error}; all else that the run writes is there") from error
 
 
 def _curves(axes: Any, history: list[dict[str, Any]]) -> None:

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
 
 from flows import report
@@ -21,6 +23,7 @@ from rml_core.check import Checked, check, check_resume
 from rml_core.config.problem import collect
 from rml_core.run import ROOT, read, schema
 from tasks.load import Source, cache_folder, load
+from tasks.progress import log
 from tasks.ranks import refuse_several
 from tasks.transform import transform
 
@@ -129,6 +132,8 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         ranks: int | None = None,
         scheduler: str | None = None,
     ) -> None:
+        if get_current_settings().api.url is not None:
+            log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
         outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
         publish(outcomes[0])
 

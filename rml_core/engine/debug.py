@@ -29,4 +29,4 @@ def write(network: nn.Module, path: Path) -> None:
         table[name] = {"parameter": statistics(parameter)}
         if parameter.grad is not None:
             table[name]["gradient"] = statistics(parameter.grad)
-    put(path, json.dumps(table, indent=1) + "\n")
+    put(path, (json.dumps(table, indent=1) + "\n").encode())

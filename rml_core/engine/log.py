@@ -77,19 +77,19 @@ def append(path: Path, lines: Iterable[str]) -> None:
         raise RunFailed(f"{path}: {error.strerror or error}") from error
 
 
-def put(path: Path, text: str) -> None:
-    """Write `text` to `path`, which holds what it held before until all of it is there.
+def put(path: Path, content: bytes, otherwise: str = "") -> None:
+    """Write `content` to `path`, which holds what it held before until all of it is there.
 
     Raises:
-        RunFailed: it cannot be written (a full disk).
+        RunFailed: it cannot be written (a full disk); `otherwise` says how things stand then.
     """
     unfinished = path.with_name(f".{path.name}")
     try:
-        unfinished.write_text(text)
+        unfinished.write_bytes(content)
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise RunFailed(f"{path}: {error.strerror or error}") from error
+        raise RunFailed(f"{path}: {error.strerror or error}{otherwise}") from error
 
 
 def start(files: LogFiles, epoch: int, batch: int, evaluates: bool) -> None:
