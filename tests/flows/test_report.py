@@ -13,7 +13,6 @@ import pytest
 from flows import report
 from flows.phases import Outcome
 from flows.places import Places
-from rml_core.config.problem import RunFailed
 from rml_core.engine.evaluation import Gallery
 from rml_core.engine.log import LogFiles
 
@@ -132,23 +131,6 @@ def test_the_picture_lies_beside_the_logs(tmp_path: Path):
     picture = report.of(outcome(tmp_path))
     assert (tmp_path / "out_report.png").read_bytes() == picture
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out_report.png", "out_test.txt", "out_train.txt"]
-
-
-def test_the_earlier_picture_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "out_report.png"
-    path.write_bytes(b"earlier")
-
-    def full(self: Path, picture: bytes) -> None:
-        with self.open("wb") as file:
-            file.write(picture[:10])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(RunFailed) as failed:
-        report.write(path, b"a new picture")
-    assert str(failed.value) == f"{path}: No space left on device; all else that the run writes is there"
-    assert path.read_bytes() == b"earlier"
-    assert [each.name for each in tmp_path.iterdir()] == ["out_report.png"]
 
 
 def test_figures_as_a_table(tmp_path: Path):

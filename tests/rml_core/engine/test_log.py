@@ -136,12 +136,29 @@ def test_a_log_that_cannot_be_written(tmp_path: Path):
 
 def test_a_file_is_put_whole(tmp_path: Path):
     path = tmp_path / "network.dot"
-    log.put(path, "one")
-    log.put(path, "two")
+    log.put(path, b"one")
+    log.put(path, b"two")
     assert path.read_text() == "two"
     assert list(tmp_path.iterdir()) == [path]
     (tmp_path / "folder").mkdir()
     with pytest.raises(RunFailed) as failed:
-        log.put(tmp_path / "folder", "text")
+        log.put(tmp_path / "folder", b"text")
     assert str(failed.value) == f"{tmp_path}/folder: Is a directory"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "network.dot"]
+
+
+def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "out_report.png"
+    path.write_bytes(b"earlier")
+
+    def full(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RunFailed) as failed:
+        log.put(path, b"a new picture", otherwise="; the logs are there")
+    assert str(failed.value) == f"{path}: No space left on device; the logs are there"
+    assert path.read_bytes() == b"earlier"
+    assert [each.name for each in tmp_path.iterdir()] == ["out_report.png"]
