@@ -127,6 +127,26 @@ def test_an_interrupted_checkpoint_stays_until_a_later_one_is_there(
     assert_same(stopped, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("change", [{"num_epochs": 2}, {"early_stopping": {"patience": 1, "min_delta": 1e9}}])
+def test_an_interrupted_checkpoint_that_ends_the_run_becomes_the_epochs(
+    begin: Callable[..., Outcome], classification: dict[str, Any], tmp_path: Path, change: dict[str, Any]
+):
+    section = classification["neural_network"]
+    section["checkpoints"]["interval"] = 3
+    with pytest.raises(KeyboardInterrupt):
+        begin("stopped", after="train epoch 2")
+    folder = tmp_path / "stopped"
+    assert names(folder) == ["interrupted.pt"]
+    weights = native.read(native.interrupted_path(folder / "checkpoints"), "")["network"]
+    section.update(change)
+    begin("stopped", resuming="auto")
+    assert names(folder) == ["2.pt"]
+    saved = native.read(native.epoch_path(folder / "checkpoints", 2), "")
+    assert (saved["epoch"], saved["batch"]) == (2, 0)
+    assert all(torch.equal(saved["network"][name], values) for name, values in weights.items())
+    assert [row["epoch"] for row in json.loads(saved["history"]) if "test_loss" in row] == [1, 2]
+
+
 def test_an_interrupted_run_that_saves_nothing_says_so(
     begin: Callable[..., Outcome], classification: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
