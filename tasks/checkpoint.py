@@ -28,5 +28,5 @@ def checkpoint_epoch(stage: ranks.Stage, epoch: int, folder: Path, run_id: str, 
     saved = checkpoint(stage, native.epoch_path(folder, epoch))
     native.interrupted_path(folder).unlink(missing_ok=True)
     if keep is not None:
-        native.prune(folder, run_id, keep)
+        native.prune(folder, run_id, epoch, keep)
     return saved

@@ -180,12 +180,14 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, said
 
 
-def prune(folder: Path, run_id: str, keep: int) -> None:
-    """Remove the oldest of the run's epochs beyond the newest `keep`; files of other runs stay."""
+def prune(folder: Path, run_id: str, epoch: int, keep: int) -> None:
+    """Remove the oldest of the run's epochs beyond the newest `keep` up to `epoch`; files of other runs stay, and so
+    do later epochs: they were passed over as damaged, and do not count."""
     own = []
     for path in _epoch_paths(folder):
         try:
-            if _stamp(path).run_id == run_id:
+            stamp = _stamp(path)
+            if stamp.run_id == run_id and stamp.epoch <= epoch:
                 own.append(path)
         except Refused:
             continue

@@ -325,7 +325,7 @@ def test_the_oldest_epochs_go(tmp_path):
     save(tmp_path, epoch=12, batch=5)
     native.write(state(epoch=8), native.best_path(tmp_path))
     (tmp_path / "model_checkpoint_7.pt").write_bytes(b"PK")
-    native.prune(tmp_path, "a", 2)
+    native.prune(tmp_path, "a", 11, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "model_checkpoint_10.pt",
         "model_checkpoint_11.pt",
@@ -335,10 +335,17 @@ def test_the_oldest_epochs_go(tmp_path):
     ]
 
 
+def test_a_later_epoch_that_resuming_passed_over_does_not_push_out_the_one_just_saved(tmp_path):
+    for epoch in (1, 2, 3):
+        save(tmp_path, epoch=epoch)
+    native.prune(tmp_path, "a", 2, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model_checkpoint_2.pt", "model_checkpoint_3.pt"]
+
+
 def test_a_file_that_was_replaced_is_looked_at_again(tmp_path):
     save(tmp_path, epoch=1, run_id="a")
-    native.prune(tmp_path, "b", 1)
+    native.prune(tmp_path, "b", 1, 1)
     save(tmp_path, epoch=1, run_id="b", started=2.0)
     save(tmp_path, epoch=2, run_id="b", started=2.0)
-    native.prune(tmp_path, "b", 1)
+    native.prune(tmp_path, "b", 2, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["model_checkpoint_2.pt"]
