@@ -51,5 +51,7 @@ def device_named(name: str, rank: int = 0) -> torch.device:
         torch.backends.cudnn.benchmark = False
         # A few kernels (some pooling gradients) have no deterministic form: torch then warns, and the run goes on.
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # With them torch would fill every new tensor, to show up code that reads what it has not written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         device = torch.device("cuda", index)
     return device

@@ -265,7 +265,9 @@ class Rank:
         self.network.load_state_dict(saved["network"])
         training = self.training
         if training is not None:
-            training.optimizer.load_state_dict(saved["optimizer"])
+            # Its settings are the run file's and this device's: only what it has gathered is taken over.
+            own = training.optimizer.state_dict()["param_groups"]
+            training.optimizer.load_state_dict({**saved["optimizer"], "param_groups": own})
             if training.scaler is not None and saved["scaler"]:
                 training.scaler.load_state_dict(saved["scaler"])
         self.epoch, self.batch = saved["epoch"], saved["batch"]
@@ -280,7 +282,8 @@ class Rank:
         seed = derive(self.setup.seed, "epoch", number, self.setup.rank) % 2**63
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
         if self._random is not None:
             torch.set_rng_state(self._random["cpu"])
             if self.device.type == "cuda" and "cuda" in self._random:

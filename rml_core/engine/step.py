@@ -65,7 +65,7 @@ def step(
             state.scaler.unscale_(state.optimizer)
     norm = gradient_norm(state.parameters)
     if state.scaler is not None and not update:
-        norm = norm / state.scaler.get_scale()
+        norm = norm / state.scaler.scale(torch.ones_like(norm))
     if update:
         if state.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(state.parameters, state.clip_norm, norm)

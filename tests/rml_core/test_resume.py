@@ -125,6 +125,23 @@ def test_what_says_how_long_and_where_may_change(trained: Callable[..., Path], r
     assert left == ["model_checkpoint_3.pt", "model_checkpoint_best.pt"]
 
 
+def test_the_optimizer_goes_on_with_the_kernels_of_its_own_device(
+    trained: Callable[..., Path], classification: dict[str, Any], rml: Rml, tmp_path: Path
+):
+    """torch has a fused Adagrad for the CPU alone: a run that moves from a GPU, or to one, must not take that over."""
+    classification["neural_network"]["optimizer"] = {"type": "Adagrad"}
+    file = trained({"num_epochs": 3})
+    path = native.epoch_path(tmp_path / "checkpoints", 2)
+    saved = native.read(path, "")
+    saved["optimizer"]["param_groups"][0]["fused"] = None
+    native.write(saved, path)
+    assert rml("run", file, "--untracked", "--resume", "auto")[0] == 0
+    after = native.read(native.epoch_path(tmp_path / "checkpoints", 3), "")["optimizer"]
+    assert after["param_groups"][0]["fused"]
+    steps = [state["step"].item() for state in after["state"].values()]
+    assert set(steps) == {3 * 6.0}
+
+
 def test_a_network_in_a_file_is_the_network_inline(trained: Callable[..., Path], classification: Any, rml: Rml):
     layers = copy.deepcopy(classification["neural_network"]["layers"])
     file = trained({"layers": "network.json", "num_epochs": 3})

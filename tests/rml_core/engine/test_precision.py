@@ -42,10 +42,12 @@ def test_types(name: str, dtype: torch.dtype, product: torch.dtype, scaled: bool
 def test_devices(monkeypatch: pytest.MonkeyPatch, count: int, name: str, rank: int, device: str):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     deterministic = torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     try:
         assert str(device_named(name, rank)) == device
         if device != "cpu":
             assert torch.are_deterministic_algorithms_enabled()
+            assert not torch.utils.deterministic.fill_uninitialized_memory
     finally:
         torch.use_deterministic_algorithms(deterministic)
 
