@@ -155,7 +155,7 @@ def schema(debug: Debug = False) -> None:
 
 def main() -> NoReturn:
     """The command `rml`."""
-    _exit_of(app, debug="--debug" in sys.argv)
+    _exit_of(lambda: app(prog_name="rml"), debug="--debug" in sys.argv)
 
 
 def rmldnn() -> NoReturn:

@@ -49,7 +49,9 @@ def deferred(stop: Callable[[], None]) -> Iterator[Interruption]:
 
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            interruption._handlers[number] = signal.signal(number, handle)
+            # Who started this process may have it ignore a signal, as a shell does for Ctrl-C and what runs with `&`.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                interruption._handlers[number] = signal.signal(number, handle)
     try:
         yield interruption
     finally:

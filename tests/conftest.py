@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,10 @@ import pytest
 # The networks of the tests are small: threads, of which other tests may want some too, cost more than they give.
 # Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Where the tests themselves were started to ignore Ctrl-C, they and the commands they start would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

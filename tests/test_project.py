@@ -74,7 +74,7 @@ def test_the_project_speaks_only_of_itself() -> None:
 
 
 def test_the_folders_of_the_tests_mirror_the_tree() -> None:
-    own = {"oracles", "golden"}
+    own = {"oracles", "golden", "bad_input"}
     folders = {path.parent.relative_to(ROOT / "tests") for path in PYTHON if path.is_relative_to(ROOT / "tests")}
     strangers = [folder for folder in folders if not own & set(folder.parts) and not (ROOT / folder).is_dir()]
     assert strangers == []
