@@ -54,7 +54,7 @@ class Outcome:
 
 
 def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler: str | None = None) -> Outcome:
-    """Run the plan of `checked`, from the newest checkpoint where `resuming` is "auto".
+    """Run the plan of `checked`, from the newest checkpoint where `resuming`, or the run file, says "auto".
 
     Raises:
         Refused: before any work: another run writes to the same place, a checkpoint does not fit.
@@ -65,6 +65,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None)
     with claimed(places.make()), listening(lines):
+        section = checked.run.file.checkpoints
+        resuming = resuming or (section.resume if section is not None else None)
         position = _position(checked, places) if resuming is not None else None
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
         prepared = _prepare(checked, planned, do, scheduler)

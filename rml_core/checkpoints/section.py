@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from rml_core.config.names import OneOf
 from rml_core.config.section import Section
 
 
@@ -18,6 +19,9 @@ class Checkpoints(Section):
     """Save after every so many epochs, and after the last."""
     load: str | None = None
     """A file with weights to begin with: a checkpoint, or a PyTorch `state_dict`. They go by layer name."""
+    resume: Annotated[str, OneOf("value", "auto")] | None = Field(None, examples=["auto"])
+    """`auto`: go on from the newest checkpoint of the latest run in `save`, and start anew where there is none. It
+    outranks `load`."""
     keep: Annotated[int, Field(ge=1)] | None = Field(None, examples=[3])
     """So many of the run's newest checkpoints stay; all of them without it."""
     best: bool = Field(False, examples=[True])

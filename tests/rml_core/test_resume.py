@@ -163,6 +163,21 @@ def test_nothing_to_resume(classification: dict[str, Any], run_file: Callable[..
     assert lines[2].startswith("epoch 1/1  loss ")
 
 
+def test_the_run_file_may_say_so_itself(trained: Callable[..., Path], rml: Rml, tmp_path: Path):
+    file = trained({"checkpoints": {"save": "checkpoints", "resume": "AUTO"}, "num_epochs": 3})
+    status, output, errors = rml("run", file, "--untracked")
+    assert (status, errors) == (0, "")
+    assert output.splitlines()[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (behind epoch 2)"
+    section = json.loads(file.read_text())
+    section["neural_network"]["checkpoints"]["resume"] = "always"
+    file.write_text(json.dumps(section))
+    assert rml("run", file, "--untracked") == (
+        2,
+        "",
+        f'{file}: 1 problem\n\nneural_network.checkpoints.resume: unknown value "always"\n    allowed: auto\n',
+    )
+
+
 def test_no_folder_to_resume_from(
     classification: dict[str, Any], run_file: Callable[..., Path], rml: Rml, tmp_path: Path
 ):
