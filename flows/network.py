@@ -27,7 +27,8 @@ def described(file: Path) -> Network:
             return infer(graph, None)
         except Refused:
             return infer(graph, _sample_shape(file))
-    return infer(keras_json.read(content, "", folder_of(file)), None)
+    source = str(file.absolute()) if isinstance(content, str) else content
+    return infer(keras_json.read(source, "", folder_of(file)), None)
 
 
 def _sample_shape(file: Path) -> tuple[int | None, ...] | None:

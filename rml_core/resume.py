@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rml_core.checkpoints import native
-from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, listed, shown
-from rml_core.run import ROOT, Run, read, read_json
+from rml_core.layers import keras_json
+from rml_core.run import ROOT, Run, read
 
 # What may change between a run and its continuation: how long it is, how it is watched, and where things go.
 FREE = {
@@ -74,7 +74,7 @@ def text_of(run: Run) -> str:
     """The run file as a checkpoint keeps it: with the network's own JSON where the file gives its path."""
     section = dict(run.mapping[ROOT])
     if isinstance(section["layers"], str):
-        section["layers"] = read_json(resolve(section["layers"], run.base))
+        section["layers"] = keras_json.load(section["layers"], f"{ROOT}.layers", run.base)
     return json.dumps({ROOT: section})
 
 

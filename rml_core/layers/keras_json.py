@@ -32,7 +32,7 @@ def read(source: object, where: str, base: Path) -> Graph:
     `where` is the JSON path of `source` itself. Raises `Refused` with every problem found.
     """
     if isinstance(source, str):
-        where, source = f"{source}: ", _load(source, where, base)
+        where, source = f"{source}: ", load(source, where, base)
     reader = _Reader(_version(source))
     try:
         graph = reader.graph(source, where)
@@ -44,7 +44,8 @@ def read(source: object, where: str, base: Path) -> Graph:
     return graph
 
 
-def _load(source: str, where: str, base: Path) -> object:
+def load(source: str, where: str, base: Path) -> Any:
+    """The JSON of the network's file. Raises `Refused` where there is none."""
     if "://" in source:
         what = f"{shown(source)}: reading from a URL is not available yet"
         raise Refused([Problem(where, what, "a path of this machine's files")])

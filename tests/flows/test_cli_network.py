@@ -87,7 +87,7 @@ def keras_models() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["functional", "unknown sizes", "frozen"])
-@pytest.mark.parametrize("where", ["its own file", "a run file"])
+@pytest.mark.parametrize("where", ["its own file", "a string in its own file", "a run file"])
 def test_network_counts_as_keras_counts(
     classification: dict[str, Any], rml: Rml, run_file: RunFile, name: str, where: str
 ):
@@ -97,6 +97,8 @@ def test_network_counts_as_keras_counts(
     if where == "a run file":
         classification["neural_network"]["layers"] = written
         written = classification
+    elif where == "a string in its own file":
+        written = json.dumps(written)
     status, output, errors = rml("network", run_file(written, "network.json"), "--json")
     assert (status, errors) == (0, "")
     assert json.loads(output) == {
