@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from rml_core.checkpoints.section import Checkpoints
 from rml_core.config.names import OneOf, Tagged, wrong
-from rml_core.config.paths import folder_of
+from rml_core.config.paths import PathText, folder_of
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import Section, parse
 from rml_core.data.section import Data
@@ -49,7 +49,7 @@ def _known_device(given: object) -> object:
 class RunFile(Section):
     """What stands under `neural_network`."""
 
-    outfile: str | None = Field(None, examples=["out.txt"])
+    outfile: PathText | None = Field(None, examples=["out.txt"])
     """Base name of the log files: `out.txt` gives `out_train.txt`, `out_test.txt`, `out_metrics.jsonl` and
     `out_report.png`. None: no log files."""
     num_epochs: int = Field(1, ge=1, examples=[10])

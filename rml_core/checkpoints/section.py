@@ -7,17 +7,18 @@ from typing import Annotated
 from pydantic import Field
 
 from rml_core.config.names import OneOf
+from rml_core.config.paths import PathText
 from rml_core.config.section import Section
 
 
 class Checkpoints(Section):
     """What is saved while training, and what weights a run begins with."""
 
-    save: str | None = Field(None, examples=["checkpoints"])
+    save: PathText | None = Field(None, examples=["checkpoints"])
     """Folder for `model_checkpoint_<epoch>.pt`; nothing is saved without it."""
     interval: Annotated[int, Field(ge=1)] = 1
     """Save after every so many epochs, and after the last."""
-    load: str | None = None
+    load: PathText | None = None
     """A file with weights to begin with: a checkpoint, or a PyTorch `state_dict`. They go by layer name."""
     resume: Annotated[str, OneOf("value", "auto")] | None = Field(None, examples=["auto"])
     """`auto`: go on from the newest checkpoint of the latest run in `save`, and start anew where there is none. It

@@ -4,6 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from rml_core.config.names import wrong
+from rml_core.config.problem import shown
+
+
+def _local(path: str) -> str:
+    if "://" in path:
+        raise wrong(f"{shown(path)}: URLs are not available yet", "a path of this machine's files")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_local)]
 
 
 def resolve(path: str, base: Path | str) -> Path:

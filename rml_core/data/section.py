@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from rml_core.config.names import Keyed, OneOf, wrong
+from rml_core.config.paths import PathText
 from rml_core.config.problem import listed
 from rml_core.config.section import FromList, Section, keys_of
 from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
@@ -25,13 +26,6 @@ Transforms = Annotated[
 BatchSize = Annotated[int, Field(ge=1)]
 
 
-def _local(path: str) -> str:
-    if "://" in path:
-        raise wrong(f'"{path}": reading from a URL is not available yet', "a path of this machine's files")
-    return path
-
-
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_local)]
 Tag = Annotated[str, Field(min_length=1, pattern="^[^/]+$")]
 
 

@@ -107,6 +107,19 @@ def test_relative_paths_are_against_the_files_folder(tmp_path: Path, monkeypatch
     assert read(MINIMAL, "below").base == tmp_path / "real" / "below"
 
 
+def test_where_things_go_is_a_place_on_this_machine():
+    """Not a folder `s3:` below the run file, and not the run file's folder itself."""
+    section = copy.deepcopy(FULL)
+    section[ROOT]["outfile"] = "s3://bucket/out.txt"
+    section[ROOT]["checkpoints"] |= {"save": "", "load": "memory://a.pt"}
+    remedy = "    allowed: a path of this machine's files"
+    assert refused(lambda: read(section)) == (
+        f'neural_network.outfile: "s3://bucket/out.txt": URLs are not available yet\n{remedy}\n'
+        'neural_network.checkpoints.save: "" does not fit\n    allowed: at least 1 character\n'
+        f'neural_network.checkpoints.load: "memory://a.pt": URLs are not available yet\n{remedy}'
+    )
+
+
 def test_a_mapping_is_not_changed():
     before = copy.deepcopy(FULL)
     read(FULL)
@@ -332,7 +345,8 @@ def test_what_our_validator_takes_the_schema_takes(data: st.DataObject):
             parent = parent[part]
         change = data.draw(st.sampled_from(["value", "case", "gone"]))
         if change == "value":
-            parent[path[-1]] = data.draw(VALUES)
+            # A later change may reach into it: the strategy's own list stays as it is.
+            parent[path[-1]] = copy.deepcopy(data.draw(VALUES))
         elif change == "case" and isinstance(parent[path[-1]], str):
             parent[path[-1]] = data.draw(st.sampled_from([str.upper, str.lower, str.title, str.swapcase]))(
                 parent[path[-1]]

@@ -91,7 +91,7 @@ def test_a_section_travels_to_workers():
         ),
         (
             {**GOOD, "input_path": "s3://bucket/in"},
-            f'{WHERE}.input_path: "s3://bucket/in": reading from a URL is not available yet\n'
+            f'{WHERE}.input_path: "s3://bucket/in": URLs are not available yet\n'
             "    allowed: a path of this machine's files",
         ),
         ({**GOOD, "batch_size": 0}, f"{WHERE}.batch_size: 0 does not fit\n    allowed: greater than or equal to 1"),
