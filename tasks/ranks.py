@@ -111,8 +111,10 @@ def position(ranks: Ranks) -> tuple[int, int]:
     return first.epoch, first.batch
 
 
-def elapsed(ranks: Ranks) -> float:
-    return _live[ranks.id][0].elapsed()
+def measured(ranks: Ranks) -> dict[str, float]:
+    """Seconds since training began, `time_s`, and the most memory that a rank has held, in MB."""
+    each = [rank.measured() for rank in _live[ranks.id]]
+    return {key: max(figures[key] for figures in each) for key in each[0]}
 
 
 def save(ranks: Ranks, path: Path) -> None:

@@ -47,6 +47,6 @@ def train_epoch(stage: ranks.Stage, epoch: int, metrics: Path | None) -> Trained
         }
         ranks.record(stage.ranks, row)
         if metrics is not None:
-            append(metrics, [metrics_line(row)])
+            append(metrics, [metrics_line({**row, **ranks.measured(stage.ranks)})])
     publish(trained)
     return trained

@@ -27,7 +27,7 @@ from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
 from rml_core.engine import debug, epoch
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
-from rml_core.engine.memory import keep_what_is_freed
+from rml_core.engine.memory import keep_what_is_freed, most_held_mb
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision, device_named
 from rml_core.engine.progress import Progress
@@ -120,6 +120,10 @@ class Rank:
     def elapsed(self) -> float:
         """Seconds of training until now, those before a resume included."""
         return self._elapsed_before + time.perf_counter() - self._began
+
+    def measured(self) -> dict[str, float]:
+        """What stands beside an epoch's figures: `time_s`, and the most memory held."""
+        return {"time_s": round(self.elapsed(), 6), **most_held_mb(self.device)}
 
     def train_epoch(self, number: int, report: Callable[[Progress], None]) -> epoch.Sums:
         """Train epoch `number` to its end, or until `stop`; a resumed epoch goes on behind its last batch."""
