@@ -296,7 +296,7 @@ def test_runs_are_never_mixed(tmp_path):
     for epoch in (1, 2):
         save(tmp_path, run_id="new", started=2.0, epoch=epoch)
     assert native.newest(tmp_path) == (native.epoch_path(tmp_path, 2), [])
-    native.prune(tmp_path, "new", 1)
+    native.prune(tmp_path, "new", 2, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"model_checkpoint_{n}.pt" for n in (2, 3, 4)]
 
 

@@ -112,13 +112,14 @@ def test_the_section():
         "load": None,
         "keep": None,
         "best": False,
+        "resume": None,
     }
     with pytest.raises(Refused) as refused:
         parse(Checkpoints, {"interval": 0, "keep": 0, "path": "x"}, "checkpoints")
     assert str(refused.value) == (
         "checkpoints.interval: 0 does not fit\n    allowed: greater than or equal to 1\n"
         "checkpoints.keep: 0 does not fit\n    allowed: greater than or equal to 1\n"
-        "checkpoints.path: unknown key\n    allowed: save, interval, load, keep, best"
+        "checkpoints.path: unknown key\n    allowed: save, interval, load, keep, best, resume"
     )
 
 
