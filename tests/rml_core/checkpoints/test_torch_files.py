@@ -119,7 +119,7 @@ def test_the_section():
     assert str(refused.value) == (
         "checkpoints.interval: 0 does not fit\n    allowed: greater than or equal to 1\n"
         "checkpoints.keep: 0 does not fit\n    allowed: greater than or equal to 1\n"
-        "checkpoints.path: unknown key\n    allowed: save, interval, load, keep, best, resume"
+        "checkpoints.path: unknown key\n    allowed: save, interval, load, resume, keep, best"
     )
 
 
