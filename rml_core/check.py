@@ -92,12 +92,17 @@ def check(run: Run, app: str | None = None) -> Checked:
             collected.problems += _same_weights(network, own)
             if each.target is not None and file.loss is not None:
                 fits.append(collected.of(fit, file.loss, own.output_shape, each.target, own.last_activation))
+    if training is not None and test is not None:
+        collected.problems += _watched(file, test)
     collected.end()
     assert name is not None
     assert network is not None
     fitted = fits[0] if fits else None
     warnings = [warning for each in found for warning in each.warnings]
     warnings += fitted.warnings if fitted is not None else ()
+    best = training is not None and file.checkpoints is not None and file.checkpoints.best
+    if best and (test is None or test.target is None):
+        warnings.append(f"{ROOT}.checkpoints.best: no epoch is the best without test targets to judge it by")
     target = next((each.target for each in found if each.target is not None), None)
     return Checked(run, name, training, test, network, target, fitted, learned, tuple(warnings))
 
@@ -164,6 +169,21 @@ def _targets(found: Survey, file: RunFile) -> list[Problem]:
         key = "target_type" if found.target.kind == "labels" else "test_target_path"
         remedy = f"add a loss, or leave {ROOT}.data.{key} out"
         return [Problem(f"{ROOT}.loss", "is missing: test targets need one", remedy=remedy)]
+    return []
+
+
+def _watched(file: RunFile, test: Survey) -> list[Problem]:
+    """What `early_stopping` waits for has to be measured, or every run ends after `patience` epochs."""
+    where, stopping = f"{ROOT}.early_stopping", file.early_stopping
+    if stopping is None:
+        return []
+    if test.target is None:
+        remedy = "give test targets, or leave early_stopping out"
+        return [
+            Problem(where, "watches the loss or the accuracy of test samples, and these have no targets", "", remedy)
+        ]
+    if stopping.metric == "accuracy" and test.target.kind == "values":
+        return [Problem(f"{where}.metric", "there is no accuracy where the targets are values", "loss")]
     return []
 
 

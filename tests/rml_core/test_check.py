@@ -160,6 +160,32 @@ def test_early_stopping_needs_an_evaluation(section: Section):
     )
 
 
+def test_early_stopping_needs_what_it_watches(segmentation: Section):
+    segmentation["early_stopping"] = {"patience": 2, "metric": "accuracy"}
+    segmentation["data"]["target_is_mask"] = False
+    segmentation["layers"][0]["config"] |= {"filters": 1, "activation": "sigmoid"}
+    assert refused(segmentation) == (
+        "neural_network.early_stopping.metric: there is no accuracy where the targets are values\n    allowed: loss"
+    )
+    segmentation["early_stopping"]["metric"] = "loss"
+    check(read({"neural_network": segmentation}))
+    del segmentation["data"]["test_target_path"]
+    assert refused(segmentation) == (
+        "neural_network.early_stopping: watches the loss or the accuracy of test samples, and these have no targets\n"
+        "    give test targets, or leave early_stopping out"
+    )
+
+
+@pytest.mark.parametrize("without", ["test_input_path", "test_target_path"])
+def test_the_best_epoch_needs_test_targets(segmentation: Section, without: str):
+    segmentation["checkpoints"] = {"save": "checkpoints", "best": True}
+    said = "neural_network.checkpoints.best: no epoch is the best without test targets to judge it by"
+    assert said not in check(read({"neural_network": segmentation})).warnings
+    del segmentation["data"]["test_target_path"]
+    segmentation["data"].pop(without, None)
+    assert check(read({"neural_network": segmentation})).warnings[-1] == said
+
+
 @pytest.mark.parametrize("app", [None, "dnn", "DNN"])
 def test_app(section: Section, app: str | None):
     assert check(read({"neural_network": section}), app).app == "dnn"
