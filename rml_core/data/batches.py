@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ def batches(
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of `epoch` (from 1), from the batch `start` (from 0) on.
 
     inputs: float32 (N, C, H, W), channels last in memory. targets: int64 (N,) labels, int64 (N, H, W) masks with

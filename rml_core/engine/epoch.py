@@ -14,6 +14,7 @@ from torch import Tensor
 from rml_core.config.problem import RunFailed
 from rml_core.data.batches import Batch
 from rml_core.engine.log import append, train_line
+from rml_core.engine.precision import to_device
 from rml_core.engine.progress import Progress
 from rml_core.engine.step import Training, step
 
@@ -65,7 +66,8 @@ def train(
     began, before, pending = time.perf_counter(), sums.seconds, _Pending()
     fetched = began
     for number, batch in enumerate(batches, start=sums.batch + 1):
-        inputs, targets = to_device(batch, training)
+        inputs, targets = to_device(batch, training.device, training.precision)
+        assert targets is not None
         first = (number - 1) % accumulate == 0
         update = number % accumulate == 0 or number == count
         share = 1 / min(accumulate, count - (number - 1) // accumulate * accumulate)
@@ -87,15 +89,6 @@ def train(
         last = _fetch(pending, epoch, sums, log)
         report(Progress(epoch, sums.batch, count, last, sums.samples / sums.seconds))
     return sums
-
-
-def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
-    inputs = torch.from_numpy(batch.inputs).to(training.device, training.precision.dtype, non_blocking=True)
-    assert batch.targets is not None
-    targets = torch.from_numpy(batch.targets).to(training.device, non_blocking=True)
-    if targets.is_floating_point():
-        targets = targets.to(training.precision.dtype)
-    return inputs, targets
 
 
 def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None) -> float:

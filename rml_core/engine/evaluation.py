@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rml_core.data.batches import Batch
 from rml_core.engine.metrics import Metric
-from rml_core.engine.precision import Precision
+from rml_core.engine.precision import Precision, to_device
 from rml_core.engine.predictions import Predictions
 from rml_core.engine.step import Objective
 
@@ -92,11 +92,10 @@ def evaluate(
             if stop():
                 predictions.discard()
                 return Evaluated(0.0, samples, time.perf_counter() - began, stopped=True)
-            inputs = torch.from_numpy(batch.inputs).to(device, precision.dtype, non_blocking=True)
+            inputs, targets = to_device(batch, device, precision)
             with precision.context(device):
                 result = network(inputs)
-                if objective is not None and batch.targets is not None:
-                    targets = _targets(batch, device, precision)
+                if objective is not None and targets is not None:
                     loss += objective(result, targets).double() * len(batch.indices)
                     if metric is not None:
                         metric.update(result, targets)
@@ -108,8 +107,3 @@ def evaluate(
     total = float(loss) if scored else float("nan")
     figures = metric.result(counts) if metric is not None and scored else {}
     return Evaluated(total, samples, time.perf_counter() - began, counts, figures)
-
-
-def _targets(batch: Batch, device: torch.device, precision: Precision) -> Tensor:
-    targets = torch.from_numpy(batch.targets).to(device, non_blocking=True)
-    return targets.to(precision.dtype) if targets.is_floating_point() else targets

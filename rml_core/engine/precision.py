@@ -1,4 +1,4 @@
-"""The run's `device` and `precision` as torch has them."""
+"""The run's `device` and `precision` as torch has them, and the way of a batch to them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from rml_core.config.problem import RunFailed
+from rml_core.data.batches import Batch
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,3 +57,12 @@ def device_named(name: str, rank: int = 0) -> torch.device:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         device = torch.device("cuda", index)
     return device
+
+
+def to_device(batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, Tensor | None]:
+    """A batch's inputs and targets, numbers in the network's type, class indices as they are."""
+    inputs = torch.from_numpy(batch.inputs).to(device, precision.dtype, non_blocking=True)
+    if batch.targets is None:
+        return inputs, None
+    targets = torch.from_numpy(batch.targets).to(device, non_blocking=True)
+    return inputs, targets.to(precision.dtype) if targets.is_floating_point() else targets

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rml_core.checkpoints import match, native, weights_of
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import derive
 from rml_core.config.target import Target
-from rml_core.data.batches import Batch, batches
+from rml_core.data.batches import batches
 from rml_core.data.masks import Mapped
 from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
@@ -135,8 +135,6 @@ class Rank:
         for group in training.optimizer.param_groups:
             group["lr"] = rate
         self._seed(number)
-        first = self._sums.batch
-        sums = self._sums
         source = batches(
             self._samples["training"],
             batch_size=setup.training.batch_size,
@@ -145,17 +143,17 @@ class Rank:
             training=True,
             shuffle=setup.shuffle,
             threads=setup.threads,
-            start=first,
+            start=self._sums.batch,
             rank=setup.rank,
             world_size=setup.world_size,
         )
-        with _closing(source):
+        with closing(source):
             sums = epoch.train(
                 training,
                 source,
                 epoch=number,
                 count=setup.training.batches,
-                sums=sums,
+                sums=self._sums,
                 accumulate=setup.optimizer.accumulate,
                 elapsed=self.elapsed,
                 stop=self._stop.is_set,
@@ -195,7 +193,7 @@ class Rank:
             objective = self.objective
             ignored = setup.loss.ignored(setup.target) if setup.loss is not None else None
             metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source, ignored)
-        with _closing(source):
+        with closing(source):
             return evaluate(
                 self.network,
                 objective,
@@ -299,13 +297,3 @@ class Rank:
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
-
-
-@contextmanager
-def _closing(source: Iterator[Batch]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()

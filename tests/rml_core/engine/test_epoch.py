@@ -124,11 +124,3 @@ def test_a_loss_that_is_not_finite_names_epoch_and_batch(
     assert [line.split()[1] for line in lines] == ["1", "2", "3", "4"]
     assert lines[-1].split()[3] == text
     assert (sums.batch, sums.samples) == (3, 12)
-
-
-def test_values_are_of_the_networks_type(training: Callable[..., Training]):
-    batch = next(made())
-    inputs, targets = epoch.to_device(batch, training("double"))
-    assert inputs.dtype == targets.dtype == torch.float64
-    inputs, targets = epoch.to_device(batch._replace(targets=np.zeros(4, np.int64)), training("double"))
-    assert (inputs.dtype, targets.dtype) == (torch.float64, torch.int64)

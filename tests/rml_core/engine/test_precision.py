@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from rml_core.config.problem import RunFailed
-from rml_core.engine.precision import Precision, device_named
+from rml_core.data.batches import Batch
+from rml_core.engine.precision import Precision, device_named, to_device
 
 CPU = torch.device("cpu")
 
@@ -58,3 +60,15 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, count: int,
     with pytest.raises(RunFailed) as failed:
         device_named(name)
     assert str(failed.value) == f'neural_network.device: "{name}" is not there; this machine has {count} GPUs'
+
+
+def test_a_batch_is_of_the_networks_type():
+    batch = Batch(np.ones((4, 3), np.float32), np.ones((4, 1), np.float32), np.arange(4))
+    double = Precision.named("double")
+    inputs, targets = to_device(batch, CPU, double)
+    assert targets is not None
+    assert inputs.dtype == targets.dtype == torch.float64
+    inputs, targets = to_device(batch._replace(targets=np.zeros(4, np.int64)), CPU, double)
+    assert targets is not None
+    assert (inputs.dtype, targets.dtype) == (torch.float64, torch.int64)
+    assert to_device(batch._replace(targets=None), CPU, double)[1] is None
