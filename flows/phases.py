@@ -72,7 +72,12 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         prepared = _prepare(checked, planned, do, scheduler)
         from tasks.build import build
 
-        setup = _setup(checked, places, position, prepared, _mask_mapping(checked, prepared))
+        mapped = _mask_mapping(checked, prepared)
+        if position is not None:
+            from rml_core.resume import check_masks
+
+            check_masks(position, mapped)
+        setup = _setup(checked, places, position, prepared, mapped)
         if places.debug is not None:
             from rml_core.layers.dot import to_dot
 

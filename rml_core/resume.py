@@ -10,6 +10,7 @@ from typing import Any
 
 from rml_core.checkpoints import native
 from rml_core.config.problem import Problem, Refused, listed, shown
+from rml_core.data.masks import Mapped
 from rml_core.layers import keras_json
 from rml_core.run import ROOT, Run, read
 
@@ -27,6 +28,8 @@ FREE = {
     "data.test_batch_size",
 }
 
+WHERE = f"{ROOT}.checkpoints.save"
+
 
 @dataclass(frozen=True)
 class Position:
@@ -37,6 +40,7 @@ class Position:
     started: float
     epoch: int
     batch: int
+    mask_values: Mapped
 
 
 def find(run: Run, folder: Path, classes: tuple[str, ...], samples: int) -> tuple[Position | None, list[str]]:
@@ -47,11 +51,10 @@ def find(run: Run, folder: Path, classes: tuple[str, ...], samples: int) -> tupl
     Raises:
         Refused: it belongs to another network, optimizer or data; every key that differs is named.
     """
-    where = f"{ROOT}.checkpoints.save"
     path, said = native.newest(folder)
     if path is None:
         return None, said
-    saved = native.read(path, where)
+    saved = native.read(path, WHERE)
     earlier = read(json.loads(saved["run"]), base=run.base)
     differences = list(_differences(earlier.file.model_dump(), run.file.model_dump()))
     if earlier.graph != run.graph:
@@ -61,13 +64,28 @@ def find(run: Run, folder: Path, classes: tuple[str, ...], samples: int) -> tupl
     if saved["samples"] != samples:
         differences.append(f"there were {saved['samples']} training samples and are {samples}")
     if differences:
-        problem = Problem(
-            where,
-            f"{path} was saved by a run with other settings: {'; '.join(differences)}",
-            remedy="put the settings back to resume, or run without --resume and with another folder to start anew",
-        )
-        raise Refused([problem])
-    return Position(path, saved["run_id"], saved["started"], saved["epoch"], saved["batch"]), said
+        raise _other(path, differences)
+    values = tuple(saved["mask_values"]) if saved["mask_values"] is not None else None
+    return Position(path, saved["run_id"], saved["started"], saved["epoch"], saved["batch"], values), said
+
+
+def check_masks(position: Position, mapped: Mapped) -> None:
+    """Raises `Refused` where other raw values of the masks stand for the classes now, which only reading them shows."""
+    before, now = (
+        "the classes themselves" if values is None else listed(map(str, values))
+        for values in (position.mask_values, mapped)
+    )
+    if before != now:
+        raise _other(position.path, [f"the values of the masks were {before} and are {now}"])
+
+
+def _other(path: Path, differences: list[str]) -> Refused:
+    problem = Problem(
+        WHERE,
+        f"{path} was saved by a run with other settings: {'; '.join(differences)}",
+        remedy="put the settings back to resume, or run without --resume and with another folder to start anew",
+    )
+    return Refused([problem])
 
 
 def text_of(run: Run) -> str:

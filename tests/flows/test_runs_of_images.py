@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from flows.phases import Outcome
 from rml_core.check import check
 from rml_core.checkpoints import native
+from rml_core.config.problem import Refused
 from rml_core.layers.build import build
 from rml_core.run import read
 
@@ -192,6 +193,26 @@ def test_a_mapping_of_masks_goes_with_the_checkpoint(run: Run, tmp_path: Path):
     logits = probabilities(weights_of(tmp_path / "trained", 2), tmp_path / "data" / "test" / "images")
     expected = F.cross_entropy(logits, torch.ones(6, 8, 8, dtype=torch.int64))
     assert outcome.history[0]["test_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_masks_of_other_values_are_not_resumed_with(run: Run, tmp_path: Path):
+    """As many samples in the same places, but another value is the second class now."""
+    write_masks(tmp_path / "data", [7, 99])
+    section = segmentation(tmp_path / "data", 2, "log_softmax", {"function": "NLL"})
+    run(section)
+    logs = (tmp_path / "run" / "out_train.txt").read_text()
+    for path in (tmp_path / "data").glob("*/masks/*.png"):
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(mask == 99, 98, mask))
+    section["checkpoints"]["resume"] = "auto"
+    with pytest.raises(Refused) as refused:
+        run(section)
+    assert str(refused.value) == (
+        f"neural_network.checkpoints.save: {tmp_path}/run/checkpoints/model_checkpoint_2.pt was saved by a run with "
+        "other settings: the values of the masks were 7, 99 and are 7, 98\n"
+        "    put the settings back to resume, or run without --resume and with another folder to start anew"
+    )
+    assert (tmp_path / "run" / "out_train.txt").read_text() == logs
 
 
 def test_images_as_targets(run: Run, tmp_path: Path):
