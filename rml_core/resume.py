@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rml_core.checkpoints import native
+from rml_core.checkpoints.torch_files import header
 from rml_core.config.problem import Problem, Refused, listed, shown
 from rml_core.data.masks import Mapped
 from rml_core.layers import keras_json
@@ -54,7 +55,8 @@ def find(run: Run, folder: Path, classes: tuple[str, ...], samples: int) -> tupl
     path, said = native.newest(folder)
     if path is None:
         return None, said
-    saved = native.read(path, WHERE)
+    saved = header(path, WHERE)
+    assert saved is not None
     earlier = read(json.loads(saved["run"]), base=run.base)
     differences = list(_differences(earlier.file.model_dump(), run.file.model_dump()))
     if earlier.graph != run.graph:
