@@ -235,9 +235,6 @@ def _run(
     checked = _or_problems(file, checked_run)
     from flows import console
 
-    for warning in checked.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
     def executed() -> Any:
         if tracked:
             from flows import tracking

@@ -61,6 +61,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         RunFailed: during it.
     """
     began = time.perf_counter()
+    for warning in checked.warnings:
+        say.warning(f"warning: {warning}")
     do = _saying_where(do)
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None)

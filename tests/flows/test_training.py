@@ -263,5 +263,16 @@ def test_many_epochs_are_run_in_groups(begin: Callable[..., Outcome], classifica
     assert names(tmp_path / "long") == ["120.pt", "160.pt", "200.pt", "201.pt", "40.pt", "80.pt"]
 
 
+def test_warnings_are_the_runs_own(
+    begin: Callable[..., Outcome], classification: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    """A flow that a deployment starts has no command that could say them."""
+    classification["neural_network"]["layers"][-1]["config"]["activation"] = "softmax"
+    with caplog.at_level("INFO", "rml"):
+        begin("warned")
+    assert caplog.messages[0].startswith("warning: neural_network.loss: NLL takes log-probabilities")
+    assert caplog.records[0].levelname == "WARNING"
+
+
 def test_a_phase_as_a_plain_call():
     assert as_it_is("sum", lambda *numbers: sum(numbers), 1, 2) == 3
