@@ -15,7 +15,7 @@ from rml_core.checkpoints.section import Checkpoints
 from rml_core.config.names import OneOf, Tagged, wrong
 from rml_core.config.paths import PathText, folder_of
 from rml_core.config.problem import Problem, Refused, nearest, shown
-from rml_core.config.section import Section, parse
+from rml_core.config.section import Section, keys_of, parse
 from rml_core.data.section import Data
 from rml_core.layers import keras_json
 from rml_core.layers.graph import Graph
@@ -180,13 +180,25 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
+        if not text.strip():
+            raise Refused([Problem(str(path), "is empty")]) from None
         place = f"{path}, line {error.lineno}, column {error.colno}"
-        remedy = "look for a comma, a quote or a bracket that is missing or too many just before that place"
-        raise Refused([Problem(place, f"not JSON: {error.msg}", remedy=remedy)]) from None
+        raise Refused([Problem(place, f"not JSON: {error.msg}", remedy=_remedy(text[error.pos :]))]) from None
     except RecursionError:
         raise Refused([Problem(str(path), "is nested too deeply to be read")]) from None
     except ValueError as error:
         raise Refused([Problem(str(path), str(error))]) from None
+
+
+def _remedy(rest: str) -> str:
+    """What usually helps where `rest` of a text is not JSON: other languages' habits have a name."""
+    if rest.startswith(("//", "/*", "#")):
+        return "JSON has no comments: take it out"
+    if rest.startswith("'"):
+        return 'JSON has double quotes: "..."'
+    if rest.startswith(("True", "False", "None")):
+        return "JSON writes true, false and null"
+    return "look for a comma, a quote or a bracket that is missing or too many just before that place"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -205,6 +217,8 @@ def _root(mapping: Any) -> dict[str, Any]:
     allowed = f'one object, {{"{ROOT}": {{...}}}}'
     if not isinstance(mapping, Mapping):
         raise Refused([Problem("run file", f"{shown(mapping)} is not an object", allowed)])
+    if mapping and set(mapping) <= set(keys_of(RunFile)):
+        raise Refused([Problem(ROOT, "is missing", allowed, f'put all of it into {{"{ROOT}": ...}}')])
     problems = [Problem(str(key), "unknown key", ROOT, nearest(key, [ROOT])) for key in mapping if key != ROOT]
     if ROOT not in mapping:
         problems.append(Problem(ROOT, "is missing", allowed))

@@ -22,6 +22,19 @@ from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# pydantic's types of a wrong type, in the words of JSON.
+EXPECTED = {
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true, false",
+    "string_type": "a string",
+}
+
 # JSON has lists only: a field that holds a tuple takes them (its members stay strict).
 FromList = Field(strict=False)
 Floats = Annotated[tuple[float, ...], FromList]
@@ -103,10 +116,9 @@ def _problem(entry: Any, where: str) -> Problem:
     if entry["type"] == "missing":
         return Problem(path, "is missing")
     message: str = entry["msg"]
-    # "Input should be a valid integer", "String should have at least 1 character", "String should match pattern ...".
-    allowed = re.sub(r"^\w+ should (be |have )?", "", message)
-    if entry["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        allowed = "an object"
+    # "Input should be less than 1", "Tuple should have at most 2 items after validation, not 3".
+    allowed = re.sub(r"^\w+ should (be |have )?", "", message).replace(" after validation", "")
+    allowed = EXPECTED.get(entry["type"], allowed)
     return Problem(path, f"{shown(entry['input'])} does not fit", allowed)
 
 

@@ -141,14 +141,29 @@ def test_names_in_any_case_have_one_spelling():
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "{path}, line 1, column 1: not JSON: Expecting value\n{remedy}"),
+        ("", "{path}: is empty"),
+        (" \n", "{path}: is empty"),
         (
             '{"neural_network": {\n  "seed": 1\n  "debug": true}}',
             "{path}, line 3, column 3: not JSON: Expecting ',' delimiter\n{remedy}",
         ),
         (
             "{'neural_network': {}}",
-            "{path}, line 1, column 2: not JSON: Expecting property name enclosed in double quotes\n{remedy}",
+            "{path}, line 1, column 2: not JSON: Expecting property name enclosed in double quotes\n"
+            '    JSON has double quotes: "..."',
+        ),
+        (
+            '{"debug": True}',
+            "{path}, line 1, column 11: not JSON: Expecting value\n    JSON writes true, false and null",
+        ),
+        (
+            '{"seed": 1 // one\n}',
+            "{path}, line 1, column 12: not JSON: Expecting ',' delimiter\n    JSON has no comments: take it out",
+        ),
+        (
+            '{"num_epochs": 3, "layers": []}',
+            'neural_network: is missing\n    allowed: one object, {{"neural_network": {{...}}}}\n'
+            '    put all of it into {{"neural_network": ...}}',
         ),
         ('{"neural_network": {}} trailing', "{path}, line 1, column 24: not JSON: Extra data\n{remedy}"),
         ('{"neural_network": {"seed": 1, "seed": 2}}', '{path}: the key "seed" stands twice in one object'),
@@ -166,7 +181,23 @@ def test_names_in_any_case_have_one_spelling():
             '"neural_network"?\nneural_network: is missing\n    allowed: one object, {{"neural_network": {{...}}}}',
         ),
     ],
-    ids=["empty", "comma", "quotes", "trailing", "twice", "nan", "infinity", "deep", "list", "inner list", "misspelt"],
+    ids=[
+        "empty",
+        "blank",
+        "comma",
+        "quotes",
+        "true",
+        "comment",
+        "bare",
+        "trailing",
+        "twice",
+        "nan",
+        "infinity",
+        "deep",
+        "list",
+        "inner list",
+        "misspelt",
+    ],
 )
 def test_files_that_are_no_run_files(text: str, problem: str, tmp_path: Path):
     path = tmp_path / "run.json"
@@ -198,7 +229,7 @@ def test_every_problem_at_once():
     del section[ROOT]["data"]
     assert refused(lambda: read(section)) == (
         'neural_network.num_epochs: "three" does not fit\n'
-        "    allowed: a valid integer\n"
+        "    allowed: an integer\n"
         "neural_network.data: is missing\n"
         'neural_network.optimizer.type: unknown optimizer "Adaam"\n'
         "    allowed: SGD, Adagrad, Adam, AdamW, RMSprop\n"

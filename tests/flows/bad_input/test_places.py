@@ -129,12 +129,12 @@ def test_two_runs_at_once(own: dict[str, Any], refuses: Any, run_file: Callable[
         (("--set", "=2"), "--set =2: cannot be set\n    allowed: KEY=VALUE, as in data.batch_size=32"),
         (
             ("--set", "data.batch_size=two"),
-            'neural_network.data.batch_size: "two" does not fit\n    allowed: a valid integer',
+            'neural_network.data.batch_size: "two" does not fit\n    allowed: an integer',
         ),
         (
             ("--set", "checkpoints.intervall=2"),
             "neural_network.checkpoints.intervall: unknown key\n"
-            "    allowed: save, interval, load, keep, best\n"
+            "    allowed: save, interval, load, resume, keep, best\n"
             '    did you mean "interval"?',
         ),
     ],

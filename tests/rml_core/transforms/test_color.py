@@ -49,7 +49,7 @@ def test_normalize_with_another_number_of_channels():
             {"std": [1, 0]},
             "n.normalize.std: 0 cannot be divided by\n    allowed: a number other than 0, or a list with one a channel",
         ),
-        ({"mean": "x"}, 'n.normalize.mean: "x" does not fit\n    allowed: a valid number'),
+        ({"mean": "x"}, 'n.normalize.mean: "x" does not fit\n    allowed: a number'),
         ({"maen": 1}, 'n.normalize.maen: unknown key\n    allowed: mean, std\n    did you mean "mean"?'),
     ],
 )
