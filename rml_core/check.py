@@ -91,7 +91,8 @@ def check(run: Run, app: str | None = None) -> Checked:
         if network is not None and own is not None:
             collected.problems += _same_weights(network, own)
             if each.target is not None and file.loss is not None:
-                fits.append(collected.of(fit, file.loss, own.output_shape, each.target, own.last_activation))
+                shape, last = own.output_shape, own.last_activation
+                fits.append(collected.of(fit, file.loss, shape, each.target, last, f"{ROOT}.loss", each.classes or ()))
     if training is not None and test is not None:
         collected.problems += _watched(file, test)
     collected.end()
@@ -103,6 +104,8 @@ def check(run: Run, app: str | None = None) -> Checked:
     best = training is not None and file.checkpoints is not None and file.checkpoints.best
     if best and (test is None or test.target is None):
         warnings.append(f"{ROOT}.checkpoints.best: no epoch is the best without test targets to judge it by")
+    if training is None and network.parameters and (file.checkpoints is None or file.checkpoints.load is None):
+        warnings.append(f"{ROOT}.checkpoints.load: is missing: nothing is trained, and the weights stay as they begin")
     target = next((each.target for each in found if each.target is not None), None)
     return Checked(run, name, training, test, network, target, fitted, learned, tuple(warnings))
 
@@ -164,7 +167,10 @@ def _sections(run: Run, app: str | None, collected: Collected) -> None:
 def _targets(found: Survey, file: RunFile) -> list[Problem]:
     if found.role == "training" and found.target is None:
         what = "is missing: training needs targets"
-        return [Problem(f"{ROOT}.data.target_path", what, remedy="give target_path and target_type")]
+        if file.data.targets is None:
+            remedy = '"labels" where the folders are the classes; "images" where the targets are images, in target_path'
+            return [Problem(f"{ROOT}.data.target_type", what, remedy=remedy)]
+        return [Problem(f"{ROOT}.data.target_path", what, remedy="name the folder that has them")]
     if found.role == "test" and found.target is not None and file.loss is None and file.data.input_path is None:
         key = "target_type" if found.target.kind == "labels" else "test_target_path"
         remedy = f"add a loss, or leave {ROOT}.data.{key} out"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rml_core.config.problem import Problem, Refused, listed
 from rml_core.config.target import Target
 from rml_core.loss.section import Fitted, LossSection, Weighted
 
 Shape = tuple[int | None, ...]
+
+# So many names of classes a message has at most.
+SHOWN = 10
 
 # What the last layer's activation gives, by its Keras name; other activations give nothing a loss can rely on.
 GIVEN_BY = {
@@ -26,13 +29,16 @@ def fit(
     target: Target,
     last_activation: str,
     where: str = "neural_network.loss",
+    names: Sequence[str] = (),
 ) -> Fitted:
     """Hold `loss` against a network that gives `output_shape`, (C, *spatial), from `last_activation`.
+
+    `names`: of the classes, where they have any: a class too many shows by its name.
 
     Raises:
         Refused: every reason why they do not go together, the shapes named.
     """
-    problems = [*_shapes(loss, output_shape, target, where), *_weights(loss, output_shape, target, where)]
+    problems = [*_shapes(loss, output_shape, target, where, names), *_weights(loss, output_shape, target, where)]
     warnings = []
     source = loss.source or GIVEN_BY.get(last_activation, "")
     if not loss.sources:
@@ -76,7 +82,9 @@ def _unclear(loss: LossSection, last_activation: str, where: str) -> Problem:
     )
 
 
-def _shapes(loss: LossSection, output_shape: Shape, target: Target, where: str) -> Iterator[Problem]:
+def _shapes(
+    loss: LossSection, output_shape: Shape, target: Target, where: str, names: Sequence[str]
+) -> Iterator[Problem]:
     outputs, spatial = output_shape[0], output_shape[1:]
     given = f"the network's output {_text(output_shape)}"
     if target.kind not in loss.target_kinds:
@@ -112,8 +120,15 @@ def _shapes(loss: LossSection, output_shape: Shape, target: Target, where: str) 
         yield Problem(
             where,
             f"{loss.function} takes an output for each class: {given} has {outputs}, against {said}",
-            remedy=f"end the network with {target.classes} outputs",
+            remedy=f"end the network with {target.classes} outputs{_if_these(names)}",
         )
+
+
+def _if_these(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f", if these are the classes: {listed(names[:SHOWN])}{more}"
 
 
 def _weights(loss: LossSection, output_shape: Shape, target: Target, where: str) -> Iterator[Problem]:

@@ -138,7 +138,24 @@ def test_training_needs_targets(section: Section):
     section["data"].pop("test_input_path")
     section["data"].pop("test_output_path")
     assert refused(section) == (
-        "neural_network.data.target_path: is missing: training needs targets\n    give target_path and target_type"
+        "neural_network.data.target_type: is missing: training needs targets\n"
+        '    "labels" where the folders are the classes; "images" where the targets are images, in target_path'
+    )
+
+
+def test_training_needs_the_folder_of_its_targets(segmentation: Section):
+    del segmentation["data"]["target_path"]
+    assert refused(segmentation) == (
+        "neural_network.data.target_path: is missing: training needs targets\n    name the folder that has them"
+    )
+
+
+def test_weights_that_are_neither_trained_nor_loaded(section: Section):
+    section["data"] |= {"test_input_path": section["data"].pop("input_path")}
+    for key in ("optimizer", "checkpoints"):
+        section.pop(key, None)
+    assert check(read({"neural_network": section})).warnings == (
+        "neural_network.checkpoints.load: is missing: nothing is trained, and the weights stay as they begin",
     )
 
 

@@ -247,3 +247,23 @@ def test_neither_sections_nor_fit_need_torch():
 
 def test_the_table_holds_the_names(section):
     assert all(section(function=name.lower()).function == name for name in LOSSES)
+
+
+@pytest.mark.parametrize(
+    ("many", "said"),
+    [
+        (3, "class 0, class 1, class 2"),
+        (12, "class 0, class 1, class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9 and 2 more"),
+    ],
+)
+def test_a_class_too_many_shows_by_its_name(section, many, said):
+    names, loss, target = (
+        [f"class {index}" for index in range(many)],
+        section(function="NLL"),
+        Target("labels", (), many),
+    )
+    assert refusal(lambda: fit(loss, (2,), target, "log_softmax", names=names)) == (
+        "neural_network.loss: NLL takes an output for each class: the network's output (2,) has 2, against the "
+        f"targets, one class of {many} a sample\n"
+        f"    end the network with {many} outputs, if these are the classes: {said}"
+    )
