@@ -427,7 +427,9 @@ def test_a_tracked_run_is_interrupted_and_resumed(
 
     status, output, errors = place.run("--resume", "auto")
     assert (status, errors) == (0, "")
-    assert output.splitlines()[0] == f"resuming {interrupted} (behind epoch {saved['epoch']}, batch {saved['batch']})"
+    watched, resuming, *_ = output.splitlines()
+    assert watched.startswith("flow run ")
+    assert resuming == f"resuming {interrupted} (behind epoch {saved['epoch']}, batch {saved['batch']})"
     assert place.checkpoints == reference.checkpoints
     assert flow_run_state(prefect_server) == "COMPLETED"
     assert_same(place, reference)
