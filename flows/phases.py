@@ -63,6 +63,10 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     began = time.perf_counter()
     for warning in checked.warnings:
         say.warning(f"warning: {warning}")
+    if checked.run.file.device.startswith("cuda"):
+        from rml_core.engine.precision import device_named
+
+        device_named(checked.run.file.device)
     do = _saying_where(do)
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None)
@@ -71,6 +75,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         resuming = resuming or (section.resume if section is not None else None)
         position = _position(checked, places) if resuming is not None else None
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
+        if position is not None and not planned.trains:
+            say.info(f"nothing is left to train: num_epochs is {checked.run.file.num_epochs}")
         prepared = _prepare(checked, planned, do, scheduler)
         from tasks.build import build
 
@@ -84,6 +90,8 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             from rml_core.layers.dot import to_dot
 
             log.put(places.debug / "network.dot", to_dot(checked.network).encode())
+        if checked.training is not None and places.checkpoints is None:
+            say.info("the weights will not be kept: checkpoints.save is not set")
         if checked.classes:
             say.info("classes " + ", ".join(f"{name} -> {index}" for index, name in enumerate(checked.classes)))
         stage = do(planned.build.name, build, setup)
@@ -227,8 +235,8 @@ def _position(checked: Checked, places: Places) -> Position | None:
     if position is None:
         say.info(f"nothing to resume in {places.checkpoints}: the run starts anew")
     else:
-        at = f"epoch {position.epoch}" + (f", batch {position.batch}" if position.batch else "")
-        say.info(f"resuming {position.path} (behind {at})")
+        at = f"batch {position.batch} of epoch {position.epoch}" if position.batch else f"epoch {position.epoch}"
+        say.info(f"resuming {position.path} (after {at})")
     return position
 
 

@@ -69,6 +69,11 @@ class Plan:
                 prepared.append(self.transform[role])
         return [*prepared, self.build, *(phase for group in self.groups for phase in group.phases)]
 
+    @property
+    def trains(self) -> bool:
+        """There is an epoch to train."""
+        return any(epoch.train is not None for group in self.groups for epoch in group.epochs)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "app": self.app,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cache
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
@@ -115,6 +117,7 @@ def rml(
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
+    _log_to_server()
     collect(lambda: refuse_several(ranks), lambda: check_resume(resume))
     publish(execute(check(read({ROOT: neural_network}, base), app), AsTasks(), resuming=resume, scheduler=scheduler))
 
@@ -132,6 +135,7 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         ranks: int | None = None,
         scheduler: str | None = None,
     ) -> None:
+        _log_to_server()
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
         outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
@@ -139,6 +143,13 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
 
     here(_within_limit(checked.run.mapping[ROOT]), checked.app, str(checked.run.base), resume, ranks, scheduler)
     return outcomes[0]
+
+
+def _log_to_server() -> None:
+    """What a run says goes to the log of its flow run."""
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, APILogHandler) for handler in log.handlers):
+        log.addHandler(APILogHandler())
 
 
 def publish(outcome: Outcome) -> None:

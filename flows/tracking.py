@@ -34,7 +34,6 @@ def is_configured() -> bool:
 def quieten() -> None:
     """Prefect's own lines go to the server; the terminal shows ours. Before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "rml")
 
 
 def start_server() -> None:

@@ -69,8 +69,9 @@ def run_groups(loop: Loop, groups: tuple[Group, ...], stage: ranks.Stage, do: Do
         interruption.deliver()
     elif loop.save is not None and native.interrupted_path(loop.save).exists():
         # The run began from it with nothing left to train: no epoch's checkpoint need hold what it holds.
-        epoch, _ = ranks.position(stage.ranks)
-        _save(loop, epoch, f"checkpoint epoch {epoch}", stage, do)
+        epoch, batch = ranks.position(stage.ranks)
+        if not batch:
+            _save(loop, epoch, f"checkpoint epoch {epoch}", stage, do)
 
 
 def _epochs(loop: Loop, group: Group, stage: ranks.Stage, interruption: Interruption, do: Do = as_it_is) -> ranks.Stage:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rml_core.config.problem import RunFailed
+from rml_core.config.problem import Problem, Refused
 from rml_core.data.batches import Batch
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ def device_named(name: str, rank: int = 0) -> torch.device:
     """`auto`: a GPU where there is one, rank by rank. Determinism is set with the device: only GPUs need it said.
 
     Raises:
-        RunFailed: the device is not there.
+        Refused: the device is not there.
     """
     count = torch.cuda.device_count()
     if name == "auto":
@@ -48,15 +48,24 @@ def device_named(name: str, rank: int = 0) -> torch.device:
     if device.type == "cuda":
         index = device.index or 0
         if index >= count:
-            raise RunFailed(f'neural_network.device: "{name}" is not there; this machine has {count} GPUs')
+            what = f'"{name}" is not there: this machine has {count} GPUs'
+            raise Refused(
+                [Problem("neural_network.device", what, "auto, cpu" if not count else f"auto, cpu, {_some(count)}")]
+            )
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
+        # Single precision is meant as it is said: TF32 keeps 10 of its 23 bits.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         # A few kernels (some pooling gradients) have no deterministic form: torch then warns, and the run goes on.
         torch.use_deterministic_algorithms(True, warn_only=True)
         # With them torch would fill every new tensor, to show up code that reads what it has not written.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         device = torch.device("cuda", index)
     return device
+
+
+def _some(count: int) -> str:
+    return "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
 
 
 def to_device(batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, Tensor | None]:

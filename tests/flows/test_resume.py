@@ -260,7 +260,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_and_resumed_gives_the_same_bits(
     status, output, errors = place.run("--resume", "auto", threads=threads_after)
     assert (status, errors) == (0, "")
     resumed = place.folder / "checkpoints" / "model_checkpoint_1.pt"
-    assert output.splitlines()[0] == f"resuming {resumed} (behind epoch 1)"
+    assert output.splitlines()[0] == f"resuming {resumed} (after epoch 1)"
     assert place.checkpoints == reference.checkpoints
     assert_same(place, reference)
 
@@ -284,7 +284,7 @@ def test_an_interrupted_run_goes_on_behind_its_last_batch(
 
     status, output, errors = place.run("--resume", "auto", threads=3)
     assert (status, errors) == (0, "")
-    assert output.splitlines()[0] == f"resuming {interrupted} (behind epoch 2, batch {saved['batch']})"
+    assert output.splitlines()[0] == f"resuming {interrupted} (after batch {saved['batch']} of epoch 2)"
     assert place.checkpoints == reference.checkpoints
     assert_same(place, reference)
 
@@ -350,7 +350,7 @@ def test_checkpoints_of_an_older_run_are_not_mixed_in(make: Callable[..., Place]
     status, output, errors = place.run("--resume", "auto")
     assert (status, errors) == (0, "")
     resumed = place.folder / "checkpoints" / "model_checkpoint_1.pt"
-    assert output.splitlines()[0] == f"resuming {resumed} (behind epoch 1)"
+    assert output.splitlines()[0] == f"resuming {resumed} (after epoch 1)"
     assert_same(place, reference)
     assert place.checkpoint(5)["run_id"] == older["run_id"]
 
@@ -380,7 +380,7 @@ def test_more_epochs_are_added_to_a_finished_run(make: Callable[..., Place], ref
     status, output, errors = place.run("--resume", "auto")
     assert (status, errors) == (0, "")
     resumed = place.folder / "checkpoints" / "model_checkpoint_2.pt"
-    assert output.splitlines()[0] == f"resuming {resumed} (behind epoch 2)"
+    assert output.splitlines()[0] == f"resuming {resumed} (after epoch 2)"
     assert place.checkpoints == reference.checkpoints
     assert_same(place, reference)
 
@@ -429,7 +429,7 @@ def test_a_tracked_run_is_interrupted_and_resumed(
     assert (status, errors) == (0, "")
     watched, resuming, *_ = output.splitlines()
     assert watched.startswith("flow run ")
-    assert resuming == f"resuming {interrupted} (behind epoch {saved['epoch']}, batch {saved['batch']})"
+    assert resuming == f"resuming {interrupted} (after batch {saved['batch']} of epoch {saved['epoch']})"
     assert place.checkpoints == reference.checkpoints
     assert flow_run_state(prefect_server) == "COMPLETED"
     assert_same(place, reference)

@@ -116,7 +116,7 @@ def test_what_says_how_long_and_where_may_change(trained: Callable[..., Path], r
     status, output, errors = rml("run", trained(changes), "--untracked", "--resume", "auto")
     assert (status, errors) == (0, "")
     lines = output.splitlines()
-    assert lines[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (behind epoch 2)"
+    assert lines[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (after epoch 2)"
     assert lines[1] == "classes left -> 0, right -> 1"
     assert [line.split("  ")[0] for line in lines[2:4]] == ["evaluation of epoch 2", "epoch 3/3"]
     assert [line.split()[0] for line in (tmp_path / "logs" / "more_test.txt").read_text().splitlines()] == ["2", "3"]
@@ -169,7 +169,7 @@ def test_the_run_file_may_say_so_itself(trained: Callable[..., Path], rml: Rml, 
     file = trained({"checkpoints": {"save": "checkpoints", "resume": "AUTO"}, "num_epochs": 3})
     status, output, errors = rml("run", file, "--untracked")
     assert (status, errors) == (0, "")
-    assert output.splitlines()[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (behind epoch 2)"
+    assert output.splitlines()[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (after epoch 2)"
     section = json.loads(file.read_text())
     section["neural_network"]["checkpoints"]["resume"] = "always"
     file.write_text(json.dumps(section))
@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_passed_over(trained: Callable[..., Path], rml: 
     status, output, errors = rml("run", file, "--untracked", "--resume", "auto")
     assert status == 0
     assert errors == f"passed over: {last} is cut short\n"
-    assert output.splitlines()[0] == f"resuming {folder}/model_checkpoint_1.pt (behind epoch 1)"
+    assert output.splitlines()[0] == f"resuming {folder}/model_checkpoint_1.pt (after epoch 1)"
 
 
 def test_a_finished_run_is_evaluated_once_more(trained: Callable[..., Path], rml: Rml, tmp_path: Path):
@@ -224,5 +224,5 @@ def test_a_resumed_run_does_not_load(trained: Callable[..., Path], rml: Rml, tmp
     load = {"save": "checkpoints", "load": "checkpoints/model_checkpoint_1.pt"}
     status, output, _ = rml("run", trained({"checkpoints": load}), "--untracked", "--resume", "auto")
     assert status == 0
-    assert output.splitlines()[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (behind epoch 2)"
+    assert output.splitlines()[0] == f"resuming {tmp_path}/checkpoints/model_checkpoint_2.pt (after epoch 2)"
     assert not [line for line in output.splitlines() if "Load" in line]

@@ -82,7 +82,7 @@ def test_a_bad_checkpoint_is_passed_over_when_resuming(own: dict[str, Any], run:
     if bad == "another network":
         what = f"{path} is not a checkpoint of a run"
     assert (status, errors) == (0, f"passed over: {what}\n")
-    assert output.startswith(f"resuming {good} (behind epoch 1)\n")
+    assert output.startswith(f"resuming {good} (after epoch 1)\n")
     assert good.read_bytes() == before
     assert torch.load(path, weights_only=True)["epoch"] == 2
     assert not (tmp_path / "executed").exists()

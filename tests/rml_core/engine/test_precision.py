@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rml_core.config.problem import RunFailed
+from rml_core.config.problem import Refused
 from rml_core.data.batches import Batch
 from rml_core.engine.precision import Precision, device_named, to_device
 
@@ -57,9 +57,12 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, count: int, name: str, rank: i
 @pytest.mark.parametrize(("count", "name"), [(0, "cuda"), (0, "cuda:0"), (2, "cuda:2")])
 def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, count: int, name: str):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    with pytest.raises(RunFailed) as failed:
+    allowed = {0: "auto, cpu", 1: "auto, cpu, cuda:0", 2: "auto, cpu, cuda:0 to cuda:1"}[count]
+    with pytest.raises(Refused) as refused:
         device_named(name)
-    assert str(failed.value) == f'neural_network.device: "{name}" is not there; this machine has {count} GPUs'
+    assert str(refused.value) == (
+        f'neural_network.device: "{name}" is not there: this machine has {count} GPUs\n    allowed: {allowed}'
+    )
 
 
 def test_a_batch_is_of_the_networks_type():
