@@ -282,6 +282,12 @@ def test_an_interrupted_run_goes_on_behind_its_last_batch(
     assert saved["epoch"] == 2
     assert 0 < saved["batch"] < BATCHES
 
+    status, output, errors = place.run("--resume", "auto", "--set", "num_epochs=1")
+    assert (status, errors) == (0, "")
+    assert output.splitlines()[1] == "nothing is left to train: num_epochs is 1"
+    assert place.checkpoints == {"model_checkpoint_1.pt", "model_checkpoint_interrupted.pt"}
+    assert place.position() == (2, saved["batch"])
+
     status, output, errors = place.run("--resume", "auto", threads=3)
     assert (status, errors) == (0, "")
     assert output.splitlines()[0] == f"resuming {interrupted} (after batch {saved['batch']} of epoch 2)"
