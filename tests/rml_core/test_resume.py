@@ -187,7 +187,9 @@ def test_no_folder_to_resume_from(
     status, output, errors = rml("run", run_file(classification), "--untracked", "--resume", "auto")
     assert status == 0
     assert errors == "nothing to resume: checkpoints.save is not set, or the run does not train\n"
-    assert output.splitlines()[1].startswith("epoch 1/1  loss ")
+    lines = output.splitlines()
+    assert lines[0] == "the weights will not be kept: checkpoints.save is not set"
+    assert lines[2].startswith("epoch 1/1  loss ")
     assert not list(tmp_path.rglob("*.pt"))
 
 
