@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,6 @@ import pytest
 
 Rml = Callable[..., tuple[int, str, str]]
 RunFile = Callable[..., Path]
-BIN = Path(sys.executable).parent
-
-USAGE = "Usage: rml {command} [OPTIONS] {arguments}\nTry 'rml {command} --help' for help.\n\nError: {error}\n"
-
-
-@pytest.fixture
-def rmldnn(rml: Rml) -> Rml:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        return rml(*arguments, command="rmldnn")
-
-    return call
-
-
-@pytest.fixture
-def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing names a Prefect server."""
-    for variable in list(os.environ):
-        if variable.startswith("PREFECT"):
-            monkeypatch.delenv(variable)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "no prefect here"))
 
 
 def test_network_of_a_run_file(classification: dict[str, Any], rml: Rml, run_file: RunFile, tmp_path: Path):

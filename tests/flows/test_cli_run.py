@@ -17,8 +17,6 @@ Rml = Callable[..., tuple[int, str, str]]
 RunFile = Callable[..., Path]
 BIN = Path(sys.executable).parent
 
-USAGE = "Usage: rml {command} [OPTIONS] {arguments}\nTry 'rml {command} --help' for help.\n\nError: {error}\n"
-
 
 @pytest.fixture
 def rmldnn(rml: Rml) -> Rml:

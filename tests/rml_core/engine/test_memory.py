@@ -4,13 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 import torch
 
 from rml_core.engine.memory import most_held_mb
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc")
 def test_freed_memory_is_used_again():
     program = """
 import resource, torch
