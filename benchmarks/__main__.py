@@ -1,10 +1,11 @@
 """Every benchmark, one after another, and one table: `make bench`, or `python benchmarks`."""
 
 import jpeg_folder
+import keras_fit
 import phase_overhead
 import startup
 import train_small_cnn
 import train_unet
 from measure import main
 
-main(startup.rows, train_small_cnn.rows, train_unet.rows, jpeg_folder.rows, phase_overhead.rows)
+main(startup.rows, train_small_cnn.rows, train_unet.rows, jpeg_folder.rows, keras_fit.rows, phase_overhead.rows)

@@ -72,6 +72,11 @@ def median_epoch(log: Path) -> float:
     return statistics.median(after - before for before, after in pairwise(ends))
 
 
+def shortest_epoch(log: Path) -> float:
+    """Seconds from one epoch's last batch to the next one's: the shortest."""
+    return min(after - before for before, after in pairwise(_epoch_ends(log)))
+
+
 def _epoch_ends(log: Path) -> list[float]:
     lines = [line.split() for line in log.read_text().splitlines()]
     ends = {int(epoch): float(seconds) for epoch, _, seconds, *_ in lines}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,13 @@ def rml(*arguments: str | Path, env: Mapping[str, str] | None = None) -> tuple[f
 
 def training_seconds(neural_network: Mapping[str, Any]) -> float:
     """What a run spends on training after its first epoch, by its own log. Data paths must be absolute."""
+    return training_log(neural_network, after_first_epoch)
+
+
+def training_log(neural_network: Mapping[str, Any], read: Callable[[Path], float]) -> float:
+    """What `read` finds in the training log of a run. Paths must be absolute."""
     with tempfile.TemporaryDirectory() as folder:
         run_file = Path(folder, "run.json")
         run_file.write_text(json.dumps({"neural_network": {**neural_network, "outfile": "out.txt"}}))
         rml("run", run_file, "--untracked")
-        return after_first_epoch(Path(folder, "out_train.txt"))
+        return read(Path(folder, "out_train.txt"))

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "main(rows)" in path.read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["startup", "train_small_cnn", "train_unet", "jpeg_folder", "phase_overhead"])
+@pytest.mark.parametrize(
+    "name", ["startup", "train_small_cnn", "train_unet", "jpeg_folder", "keras_fit", "phase_overhead"]
+)
 def test_it_prints_its_table(name: str) -> None:
     finished = subprocess.run(
         [sys.executable, FOLDER / f"{name}.py", "--quick"], capture_output=True, text=True, check=False
