@@ -13,10 +13,13 @@ from rml_core.transforms.section import DoesNotFit, Shape, TransformSection
 # What 8 and 16 bit images are divided by to lie in [0, 1]; other types are never scaled.
 WHITE = {np.dtype(np.uint8): np.float32(255), np.dtype(np.uint16): np.float32(65535)}
 
+# The types that OpenCV computes with.
+OF_OPENCV = frozenset(np.dtype(name) for name in ("uint8", "uint16", "int16", "float32", "float64"))
 
-def as_float(array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """`array` as float32, 8 and 16 bit scaled to [0, 1]; into `out` where it is given."""
-    white = WHITE.get(array.dtype)
+
+def as_float(array: np.ndarray, out: np.ndarray | None = None, scale: bool = True) -> np.ndarray:
+    """`array` as float32, where `scale` 8 and 16 bit scaled to [0, 1]; into `out` where it is given."""
+    white = WHITE.get(array.dtype) if scale else None
     if white is not None:
         return np.true_divide(array, white, out=out, dtype=np.float32)
     if out is None:
@@ -36,17 +39,26 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """`transforms`, then this side's own; what never touches masks is left out of a mask's chain."""
+    """`transforms`, then this side's own; what never touches masks is left out of a mask's chain. `scale`: 8 and 16
+    bit become floats in [0, 1], as images do."""
 
     steps: tuple[Step, ...]
     mask: bool
+    scale: bool = True
 
     @classmethod
-    def of(cls, shared: Sequence[TransformSection], own: Sequence[TransformSection], key: str, mask: bool) -> Chain:
+    def of(
+        cls,
+        shared: Sequence[TransformSection],
+        own: Sequence[TransformSection],
+        key: str,
+        mask: bool,
+        scale: bool = True,
+    ) -> Chain:
         """`key`: the name of the list `own`, for messages."""
         both = [Step(transform, f"transforms[{i}]", i) for i, transform in enumerate(shared)]
         both += [Step(transform, f"{key}[{i}]", None) for i, transform in enumerate(own)]
-        return cls(tuple(step for step in both if step.transform.on_masks or not mask), mask)
+        return cls(tuple(step for step in both if step.transform.on_masks or not mask), mask, scale)
 
     @property
     def leading(self) -> int:
@@ -74,7 +86,7 @@ class Chain:
     def lead(self, array: np.ndarray) -> np.ndarray:
         """`array` (H, W, C) after the leading steps."""
         for step in self.steps[: self.leading]:
-            array = step.transform.apply(array, None, self.mask)
+            array = step.transform.apply(_computable(array, self.mask), None, self.mask)
         return array
 
     def finish(
@@ -94,8 +106,17 @@ class Chain:
                     draw = draws[step.shared]
                 else:
                     draw = draws[step.shared] = transform.draw(rng, array.shape)
-            array = transform.apply(as_float(array) if transform.on_floats else array, draw, self.mask)
+            array = as_float(array, scale=self.scale) if transform.on_floats else _computable(array, self.mask)
+            array = transform.apply(array, draw, self.mask)
         return array
+
+
+def _computable(array: np.ndarray, mask: bool) -> np.ndarray:
+    """`array` in a type that OpenCV computes with; values of masks, which only move, stay as they are."""
+    if mask or array.dtype in OF_OPENCV:
+        return array
+    exact = array.dtype.kind in "iu" and array.dtype.itemsize > 2
+    return array.astype(np.float64 if exact else np.float32)
 
 
 def _key(transform: TransformSection) -> str:
