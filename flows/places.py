@@ -26,11 +26,11 @@ class Places:
         file, base = checked.run.file, checked.run.base
         save = file.checkpoints.save if file.checkpoints is not None else None
         output = file.data.test_output_path
-        outfile = resolve(file.outfile, base) if file.outfile is not None else None
+        outfile = Path(str(resolve(file.outfile, base))) if file.outfile is not None else None
         return cls(
             logs=LogFiles.beside(outfile) if outfile is not None else None,
-            checkpoints=resolve(save, base) if save is not None and checked.training is not None else None,
-            output=resolve(output, base) if output is not None and checked.test is not None else None,
+            checkpoints=Path(str(resolve(save, base))) if save is not None and checked.training is not None else None,
+            output=Path(str(resolve(output, base))) if output is not None and checked.test is not None else None,
             debug=(outfile.parent if outfile is not None else Path.cwd()) if file.debug else None,
         )
 

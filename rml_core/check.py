@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from rml_core import apps
 from rml_core.checkpoints.table import format_of
+from rml_core.config import remote
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
@@ -215,13 +216,16 @@ def _files(run: Run) -> list[Problem]:
     if section is None or section.load is None:
         return []
     where, path = f"{ROOT}.checkpoints.load", resolve(section.load, run.base)
-    if path.is_file():
-        try:
+    try:
+        there = remote.kind(path)
+        if there == "file":
             format_of(path, where)
-        except Refused as refused:
-            return list(refused.problems)
-        return []
-    what = f"{path} is a folder" if path.is_dir() else f"{path} does not exist"
+            return []
+    except Refused as refused:
+        return list(refused.problems)
+    except OSError as error:
+        return [Problem(where, f"{path} cannot be read: {error.strerror}")]
+    what = f"{path} is a folder" if there == "folder" else f"{path} does not exist"
     return [Problem(where, what, "a file with weights")]
 
 
@@ -231,12 +235,17 @@ def _learned(run: Run) -> Learned | None:
     if section is None or section.load is None:
         return None
     path = resolve(section.load, run.base)
-    if not path.is_file():
-        return None
-    # Reading it takes torch: only the few runs that need to know pay for the import.
-    from rml_core.checkpoints.torch_files import header
+    try:
+        if remote.kind(path) != "file":
+            return None
+        with remote.fetched(path) as file:
+            # Reading it takes torch: only the few runs that need to know pay for the import.
+            from rml_core.checkpoints.torch_files import header
 
-    saved = header(path, f"{ROOT}.checkpoints.load")
+            saved = header(file, f"{ROOT}.checkpoints.load")
+    except OSError:
+        # Said with the other files.
+        return None
     if saved is None:
         return None
     values = saved["mask_values"]

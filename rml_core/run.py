@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from rml_core.checkpoints.section import Checkpoints
+from rml_core.config import remote
 from rml_core.config.names import OneOf, Tagged, wrong
-from rml_core.config.paths import PathText, folder_of
+from rml_core.config.paths import LogText, folder_of, is_url, problem_of, resolve
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import Section, keys_of, parse
 from rml_core.data.section import Data
@@ -24,6 +25,9 @@ from rml_core.loss import LATER as LOSSES_LATER
 from rml_core.loss import LOSSES, LossSection
 from rml_core.optimizer import LATER as OPTIMIZERS_LATER
 from rml_core.optimizer import OPTIMIZERS, OptimizerSection
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 ROOT = "neural_network"
 DEVICE = r"^(auto|cpu|cuda(:[0-9]+)?)$"
@@ -49,7 +53,7 @@ def _known_device(given: object) -> object:
 class RunFile(Section):
     """What stands under `neural_network`."""
 
-    outfile: PathText | None = Field(None, examples=["out.txt"])
+    outfile: LogText | None = Field(None, examples=["out.txt"])
     """Base name of the log files: `out.txt` gives `out_train.txt`, `out_test.txt`, `out_metrics.jsonl` and
     `out_report.png`. None: no log files."""
     num_epochs: int = Field(1, ge=1, examples=[10])
@@ -83,16 +87,17 @@ class RunFile(Section):
 class Run:
     """A run file that is right in itself; whether its data and shapes fit is for `rml_core.check`.
 
-    `mapping` is the user's own object (`{"neural_network": ...}`), `base` the folder relative paths are against.
+    `mapping` is the user's own object (`{"neural_network": ...}`), `base` the folder relative paths are against (it
+    may be behind a URL).
     """
 
     file: RunFile
     graph: Graph
     mapping: dict[str, Any]
-    base: Path
+    base: AnyPath
 
 
-def read(source: Path | str | Mapping[str, Any], base: Path | str | None = None) -> Run:
+def read(source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None = None) -> Run:
     """Read a run file, or take a mapping as one; `base` defaults to the file's folder, else the working directory.
 
     Raises:
@@ -100,10 +105,10 @@ def read(source: Path | str | Mapping[str, Any], base: Path | str | None = None)
     """
     if isinstance(source, Mapping):
         mapping: Any = dict(source)
-        folder = Path.cwd() if base is None else Path(base)
+        folder = Path.cwd() if base is None else _folder(base)
     else:
-        mapping = read_json(Path(source))
-        folder = folder_of(Path(source)) if base is None else Path(base)
+        mapping = read_json(source)
+        folder = folder_of(source) if base is None else _folder(base)
     section = _root(mapping)
     problems: list[Problem] = []
     file: RunFile | None = None
@@ -119,7 +124,11 @@ def read(source: Path | str | Mapping[str, Any], base: Path | str | None = None)
             problems.extend(refused.problems)
     if problems or file is None or graph is None:
         raise Refused(problems)
-    return Run(file, graph, mapping, folder.absolute())
+    return Run(file, graph, mapping, folder.absolute() if isinstance(folder, Path) else folder)
+
+
+def _folder(base: AnyPath | str) -> AnyPath:
+    return (resolve(base, "") if is_url(base) else Path(base)) if isinstance(base, str) else base
 
 
 def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -165,14 +174,18 @@ def schema() -> dict[str, Any]:
     }
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+def read_json(path: AnyPath | str) -> Any:
+    """The content of a JSON file, which may be behind a URL.
 
     Raises:
         Refused: the file cannot be read, or is not JSON: where it stops being so, and what usually helps.
     """
+    if is_url(path):
+        problem = problem_of(str(path), str(path))
+        if problem is not None:
+            raise Refused([problem])
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = remote.read_bytes(path).decode("utf-8-sig")
     except OSError as error:
         raise Refused([Problem(str(path), (error.strerror or str(error)).lower())]) from None
     except UnicodeDecodeError:

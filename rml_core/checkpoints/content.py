@@ -7,8 +7,13 @@ import pickletools
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 ZIP = b"PK\x03\x04"
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -42,14 +47,14 @@ def is_hdf5(content: Content) -> bool:
     return content.head.startswith(HDF5)
 
 
-def content_of(path: Path, where: str) -> Content:
+def content_of(path: AnyPath, where: str) -> Content:
     """Look into `path`.
 
     Raises:
         Refused: there is no such file, or it ends too early to be what it begins as.
     """
     try:
-        with path.open("rb") as file:
+        with remote.opened(path) as file:
             head = file.read(len(LEGACY))
             if not head.startswith(ZIP):
                 if any(len(head) < len(whole) and whole.startswith(head) for whole in (ZIP, LEGACY)):
@@ -67,9 +72,9 @@ def content_of(path: Path, where: str) -> Content:
         raise (damaged if _has_its_end(path) else cut_short)(path, where) from None
 
 
-def _has_its_end(path: Path) -> bool:
+def _has_its_end(path: AnyPath) -> bool:
     """torch writes no comment behind an archive's last record, which is 22 bytes long."""
-    with path.open("rb") as file:
+    with remote.opened(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 22))
         return file.read(4) == b"PK\x05\x06"
 
@@ -84,30 +89,30 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def cut_short(path: Path, where: str) -> Refused:
+def cut_short(path: AnyPath, where: str) -> Refused:
     remedy = "it was not written or copied to its end; take an earlier one, or copy it again"
     return Refused([Problem(where, f"{path} is cut short", remedy=remedy)])
 
 
-def damaged(path: Path, where: str) -> Refused:
+def damaged(path: AnyPath, where: str) -> Refused:
     return Refused([Problem(where, f"{path} is damaged", remedy="take an earlier one, or copy it again")])
 
 
-def not_weights(path: Path, where: str) -> Refused:
+def not_weights(path: AnyPath, where: str) -> Refused:
     allowed = "a checkpoint of a run, or a state_dict that torch.save wrote"
     return Refused([Problem(where, f"{path} is not a file with weights", allowed)])
 
 
-def executes(path: Path, where: str, name: str) -> Refused:
+def executes(path: AnyPath, where: str, name: str) -> Refused:
     what = f"{path} would execute code when it is read ({name}); it was not read"
     return Refused([Problem(where, what, remedy="save weights alone: torch.save(model.state_dict(), FILE)")])
 
 
-def name_in_pickle(path: Path) -> str:
+def name_in_pickle(path: AnyPath) -> str:
     """The first Python name that a pickle would look up, "" where there is none; nothing is executed."""
     texts: list[str] = []
     try:
-        with path.open("rb") as file:
+        with remote.opened(path) as file:
             for operation, argument, _ in pickletools.genops(file):
                 if operation.name == "GLOBAL":
                     return str(argument).replace(" ", ".")

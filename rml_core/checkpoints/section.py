@@ -7,14 +7,14 @@ from typing import Annotated
 from pydantic import Field
 
 from rml_core.config.names import OneOf
-from rml_core.config.paths import PathText
+from rml_core.config.paths import FolderText, PathText
 from rml_core.config.section import Section
 
 
 class Checkpoints(Section):
     """What is saved while training, and what weights a run begins with."""
 
-    save: PathText | None = Field(None, examples=["checkpoints"])
+    save: FolderText | None = Field(None, examples=["checkpoints"])
     """Folder for `model_checkpoint_<epoch>.pt`; nothing is saved without it."""
     interval: Annotated[int, Field(ge=1)] = 1
     """Save after every so many epochs, and after the last."""

@@ -15,6 +15,8 @@ from rml_core.config.problem import Problem, Refused, listed
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rml_core.config.paths import AnyPath
+
 
 @dataclass(frozen=True)
 class Format:
@@ -33,7 +35,7 @@ FORMATS = (
 )
 
 
-def format_of(path: Path, where: str) -> Format:
+def format_of(path: AnyPath, where: str) -> Format:
     """The format of a file that can be read.
 
     Raises:

@@ -1,31 +1,120 @@
-"""Paths as the run file says them, and the files they mean."""
+"""Paths as the run file says them, and the files they mean: of this machine, or behind a URL that fsspec knows."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
 
 from rml_core.config.names import wrong
-from rml_core.config.problem import shown
+from rml_core.config.problem import Problem, Refused, shown
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    AnyPath: TypeAlias = Path | UPath
+
+# URLs that mean files of this machine.
+LOCAL = ("file://", "local://")
+PATHS = "a path of this machine, or a URL, as s3://bucket/name or https://host/name"
 
 
-def _local(path: str) -> str:
-    if "://" in path:
+def is_url(path: object) -> bool:
+    """Whether `path`, as text or as `resolve` gives it, lies behind a URL and not on this machine."""
+    if isinstance(path, Path):
+        return False
+    return not isinstance(path, str) or ("://" in path and not path.startswith(LOCAL))
+
+
+def problem_of(path: str, where: str = "") -> Problem | None:
+    """Why the URL `path` cannot be used here whatever lies behind it: a protocol that nobody knows, or whose package
+    is not installed. None: it can, or it is none."""
+    path = os.path.expandvars(path)
+    if not is_url(path):
+        return None
+    import fsspec
+
+    for part in path.split("::"):
+        protocol = part.partition("://")[0]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except ImportError as error:
+            text = " ".join(str(error).split())
+            what = f"{shown(path)}: the package that reads {protocol}:// is not installed"
+            return Problem(where, what, remedy=text[:1].lower() + text[1:])
+        except ValueError:
+            return Problem(where, f"{shown(path)}: {protocol}:// is not known", PATHS)
+    return None
+
+
+def problem_of_log(path: str, where: str = "") -> Problem | None:
+    """Why lines cannot be added to the file `path` one after the other: it is behind a URL. None: they can."""
+    if not is_url(os.path.expandvars(path)):
+        return None
+    what = f"{shown(path)} is behind a URL, which takes no lines one after the other"
+    return Problem(where, what, "a path of this machine, as /home/me/out.txt")
+
+
+def _usable(path: str) -> str:
+    problem = problem_of(path)
+    if problem is not None:
+        raise wrong(problem.what, problem.allowed, problem.remedy)
+    return path
+
+
+def _of_this_machine(path: str) -> str:
+    if is_url(os.path.expandvars(path)):
         raise wrong(f"{shown(path)}: URLs are not available yet", "a path of this machine's files")
     return path
 
 
-PathText = Annotated[str, Field(min_length=1), AfterValidator(_local)]
+def _of_lines(path: str) -> str:
+    problem = problem_of_log(path)
+    if problem is not None:
+        raise wrong(problem.what, problem.allowed)
+    return path
 
 
-def resolve(path: str, base: Path | str) -> Path:
-    """`path` with `~` and environment variables expanded; a relative one is against `base`."""
-    return Path(base, os.path.expandvars(os.path.expanduser(path)))
+# What is read; what is written as a whole; what is written a line at a time.
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_usable)]
+FolderText = Annotated[str, Field(min_length=1), AfterValidator(_of_this_machine)]
+LogText = Annotated[str, Field(min_length=1), AfterValidator(_of_lines)]
 
 
-def folder_of(file: Path) -> Path:
-    """The folder that relative paths in `file` are against, without `..` and links."""
-    return file.absolute().parent.resolve()
+def resolve(path: str, base: AnyPath | str) -> AnyPath:
+    """`path` with `~` and environment variables expanded; a relative one is against `base`, which may be a URL.
+
+    Gives a `pathlib.Path`, or for a URL a `upath.UPath`, which has the same methods (`rml_core.config.remote` has what
+    they lack). Raises `Refused` where a URL cannot be used (`problem_of`).
+    """
+    path = os.path.expandvars(os.path.expanduser(path))
+    problem = problem_of(path, "")
+    if problem is not None:
+        raise Refused([problem])
+    if is_url(path):
+        return _behind(path)
+    for prefix in LOCAL:
+        path = path.removeprefix(prefix)
+    if not is_url(base) or os.path.isabs(path):
+        return Path(str(base), path)
+    place = _behind(base) if isinstance(base, str) else base
+    for part in path.split("/"):
+        if part not in ("", "."):
+            place = place.parent if part == ".." else place / part
+    return place
+
+
+def _behind(url: str) -> UPath:
+    from upath import UPath
+
+    return UPath(url)
+
+
+def folder_of(file: AnyPath | str) -> AnyPath:
+    """The folder that relative paths in `file` are against, without `..` and links. Raises `Refused` as `resolve`."""
+    if not is_url(file):
+        return Path(str(file)).absolute().parent.resolve()
+    place = resolve(file, "") if isinstance(file, str) else file
+    return place.parent

@@ -6,8 +6,10 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
+from rml_core.config import remote
+from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ SUFFIXES = (
 # The formats whose EXIF orientation OpenCV applies and Pillow's size does not include.
 _TURNED_BY_EXIF = frozenset(("JPEG", "MPO", "WEBP"))
 _ORIENTATION = 0x0112
+# So much of a file behind a URL holds its header, with few exceptions.
+HEADER_BYTES = 1 << 16
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -71,7 +75,7 @@ def _read(path: str, flags: int) -> np.ndarray | None:
     # What is wrong with a file is said in an error that names it, once.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(remote.read_bytes(path), np.uint8) if is_url(path) else np.fromfile(path, np.uint8)
     except OSError as error:
         raise RunFailed(f"{path}: cannot be read: {error.strerror}") from None
     if not data.size:
@@ -112,7 +116,7 @@ def _read_plainly(path: str) -> np.ndarray:
         array = _read(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
         if array is None:
             raise RunFailed(f"{path}: cannot be decoded: not an image that OpenCV reads, or damaged")
-        with Image.open(path) as header:
+        with remote.opened(path) as file, Image.open(file) as header:
             orientation = header.getexif().get(_ORIENTATION, 1)
         if orientation >= 5:
             array = array.swapaxes(0, 1)
@@ -138,19 +142,20 @@ def size(path: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with open(path, "rb") as file:
+        with remote.opened(path, block_size=HEADER_BYTES) as file:
             if file.read(len(_PNG)) == _PNG:
                 return _png_size(file)
-        with Image.open(path) as header:
-            width, height = header.size
-            turned = header.format in _TURNED_BY_EXIF and header.getexif().get(_ORIENTATION, 1) >= 5
+            file.seek(0)
+            with Image.open(file) as header:
+                width, height = header.size
+                turned = header.format in _TURNED_BY_EXIF and header.getexif().get(_ORIENTATION, 1) >= 5
     except Exception:  # Pillow's plugins raise whatever they meet in a damaged header, struct what is too short
         height, width = decode(path).shape[:2]
         return height, width
     return (width, height) if turned else (height, width)
 
 
-def _png_size(file: BinaryIO) -> tuple[int, int]:
+def _png_size(file: IO[bytes]) -> tuple[int, int]:
     """(height, width) as OpenCV turns it, from the headers of all chunks behind the signature: the orientation may
     stand behind the pixels, which Pillow would decode to get there. PNG (third edition), 5.3, 11.3.4.6."""
     from PIL import Image

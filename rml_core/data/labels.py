@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rml_core.config.problem import Problem, Refused, listed
 from rml_core.data.pairing import class_folder
 
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
+
 
 def label(
-    folder: Path, names: Sequence[str], tag: str | None, tag_key: str, where: str, classes: tuple[str, ...] | None
+    folder: AnyPath, names: Sequence[str], tag: str | None, tag_key: str, where: str, classes: tuple[str, ...] | None
 ) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
     """(class index of each file, class names). Sorted folder names are the classes, or `classes` where they are known:
     then no file in a known class's folder means that there are no labels, and an unseen class is refused.

@@ -6,10 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from natsort import natsort_keygen, ns
 
+from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused, listed
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from rml_core.config.paths import AnyPath
 
 # So many names a message lists before it only counts.
 SHOWN = 5
@@ -22,12 +29,14 @@ def natural_order(names: Iterable[str]) -> list[str]:
     return sorted(sorted(names), key=lambda name: [_natural(part) for part in name.split("/")])
 
 
-def find_files(path: Path, where: str, counts: Callable[[str], bool], kind: str) -> tuple[Path, list[str]]:
+def find_files(path: AnyPath, where: str, counts: Callable[[str], bool], kind: str) -> tuple[AnyPath, list[str]]:
     """(folder, names below it with `/`, in natural order) of the files at `path`, which is a folder or one file.
 
     Folders are searched recursively, through links, and what is hidden is passed over; `counts` says by its name
     whether a file is one of `kind`. Raises `Refused`.
     """
+    if not isinstance(path, Path):
+        return _find_behind_url(path, where, counts, kind)
     path = Path(os.path.normpath(path.absolute()))
     if path.is_file():
         return path.parent, [path.name]
@@ -36,8 +45,26 @@ def find_files(path: Path, where: str, counts: Callable[[str], bool], kind: str)
         inside = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith(".")) if parent else []
         remedy = f"{parent} has {_some(inside)}" if inside else f"{parent} is empty"
         raise Refused([Problem(where, f"{path} does not exist", "a file or a folder", remedy)])
+    return path, _of_kind(path, _walk(path), where, counts, kind)
+
+
+def _find_behind_url(path: UPath, where: str, counts: Callable[[str], bool], kind: str) -> tuple[AnyPath, list[str]]:
+    try:
+        there = remote.kind(path)
+        if there == "file":
+            return path.parent, [remote.name_of(path)]
+        names = remote.find(path) if there == "folder" else []
+    except OSError as error:
+        raise Refused([Problem(where, f"{path} cannot be read: {error.strerror}")]) from None
+    if there is None:
+        raise Refused([Problem(where, f"{path} does not exist", "a file or a folder")])
+    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    return path, _of_kind(path, shown, where, counts, kind)
+
+
+def _of_kind(path: AnyPath, found: Iterable[str], where: str, counts: Callable[[str], bool], kind: str) -> list[str]:
     names, others = [], Counter[str]()
-    for name in _walk(path):
+    for name in found:
         if counts(name):
             names.append(name)
         else:
@@ -46,7 +73,7 @@ def find_files(path: Path, where: str, counts: Callable[[str], bool], kind: str)
         there = listed(f"{count} {suffix}" for suffix, count in others.most_common(SHOWN))
         what = f"{path} has no {kind}" + (f", only other files: {there}" if others else ": it is empty")
         raise Refused([Problem(where, what, "", f"name the folder that has the {kind}, or put them there")])
-    return path, natural_order(names)
+    return natural_order(names)
 
 
 def _walk(root: Path) -> Iterable[str]:
@@ -64,7 +91,7 @@ def _walk(root: Path) -> Iterable[str]:
                 yield name if below == "." else f"{below}/{name}"
 
 
-def pair(inputs: Sequence[str], targets: Sequence[str], where: str, folders: tuple[Path, Path]) -> list[int]:
+def pair(inputs: Sequence[str], targets: Sequence[str], where: str, folders: tuple[AnyPath, AnyPath]) -> list[int]:
     """For each input the position of its target: the one of the same relative path without suffix, else, where the
     counts agree, the one at the same place in natural order. Raises `Refused` listing what has no partner."""
     stems = [_stem(name) for name in targets]
@@ -100,10 +127,10 @@ def _some(names: Sequence[str]) -> str:
     return listed(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def class_folder(folder: Path, name: str, tag: str | None) -> str | None:
+def class_folder(folder: AnyPath, name: str, tag: str | None) -> str | None:
     """The folder that names the class of the file `name` below `folder`: its parent, or the one right below the last
     component `tag` of its path; None where there is none."""
-    parts = (folder / name).parts[:-1]
+    parts = [*folder.parts, *name.split("/")[:-1]]
     if tag is None:
         return parts[-1]
     places = [i for i, part in enumerate(parts[:-1]) if part == tag]

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from rml_core.config import remote
+from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.config.target import Target
 from rml_core.data import images
@@ -91,8 +94,8 @@ def key_of(survey: Survey, data: Data) -> str:
         "format": FORMAT,
         "role": survey.role,
         "names": survey.names,
-        "files": [_identity(path) for path in survey.inputs],
-        "targets": None if survey.targets is None else [_identity(path) for path in survey.targets],
+        "files": _identities(survey.inputs),
+        "targets": None if survey.targets is None else _identities(survey.targets),
         "labels": survey.labels,
         "classes": survey.classes,
         "gray": (data.input_gray, data.target_gray),
@@ -279,12 +282,19 @@ def _run(survey: Survey, data: Data, places: Sequence[Place], map: Map) -> list[
     return results
 
 
-def _identity(path: str) -> tuple[str, int, int]:
+def _identities(paths: Sequence[str]) -> list[tuple[str, int, int | str]]:
+    if not paths or not is_url(paths[0]):
+        return [_identity(path) for path in paths]
+    # Each is a question to a server.
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return list(pool.map(_identity, paths))
+
+
+def _identity(path: str) -> tuple[str, int, int | str]:
     try:
-        status = os.stat(path)
+        return remote.identity(path)
     except OSError as error:
         raise RunFailed(f"{path}: cannot be read: {error.strerror}") from None
-    return path, status.st_size, status.st_mtime_ns
 
 
 def _leading(chain: Chain) -> list[Any]:

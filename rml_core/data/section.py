@@ -9,7 +9,7 @@ from pydantic import AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler,
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from rml_core.config.names import Keyed, OneOf, wrong
-from rml_core.config.paths import PathText
+from rml_core.config.paths import FolderText, PathText
 from rml_core.config.problem import listed
 from rml_core.config.section import FromList, Section, keys_of
 from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
@@ -52,7 +52,7 @@ class Data(Section):
     """Test inputs. None: no evaluation."""
     test_target_path: PathText | None = None
     """Test targets, where they are files of their own. None: inference only."""
-    test_output_path: PathText | None = None
+    test_output_path: FolderText | None = None
     """The folder for inference results, `output_<epoch>.h5`. None: they are not saved."""
     batch_size: BatchSize = Field(64, examples=[16])
     """Training samples a batch, over all processes."""

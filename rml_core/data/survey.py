@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rml_core.config import remote
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, RunFailed
 from rml_core.config.target import Target
@@ -16,6 +17,9 @@ from rml_core.data.pairing import find_files, pair
 from rml_core.data.section import Data, Role
 from rml_core.transforms.chain import Chain
 from rml_core.transforms.section import DoesNotFit, Shape, known, size_of
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 WHERE = "neural_network.data"
 
@@ -41,9 +45,9 @@ class _Side:
 class Survey:
     """The samples of a role, in natural order.
 
-    `inputs`, `targets`: absolute paths, one a sample. `names`: the samples below the input folder, `cats/a.jpg`.
-    `labels`: class indices into `classes`. `sample_shape`: (C, H, W) of what the network gets, H and W None where
-    samples differ (batches of one). `target`: None where there are no targets. `warnings`: for the log.
+    `inputs`, `targets`: absolute paths, or URLs, one a sample. `names`: the samples below the input folder,
+    `cats/a.jpg`. `labels`: class indices into `classes`. `sample_shape`: (C, H, W) of what the network gets, H and W
+    None where samples differ (batches of one). `target`: None where there are no targets. `warnings`: for the log.
     """
 
     role: Role
@@ -68,7 +72,7 @@ class Survey:
 
 
 def survey(
-    data: Data, role: Role, base: Path, classes: tuple[str, ...] | None = None, where: str = WHERE
+    data: Data, role: Role, base: AnyPath, classes: tuple[str, ...] | None = None, where: str = WHERE
 ) -> Survey | None:
     """The samples of `role`; None where the section names no inputs for it.
 
@@ -143,8 +147,9 @@ def sample_shape(data: Data, where: str = WHERE) -> tuple[int | None, ...]:
     return channels, height, width
 
 
-def _absolute(folder: Path, names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{str(folder).rstrip('/')}/{name}" for name in names)
+def _absolute(folder: AnyPath, names: Sequence[str]) -> tuple[str, ...]:
+    text = remote.text_of(folder)
+    return tuple(remote.below(text, name) for name in names)
 
 
 def _paired_by_order(inputs: Sequence[str], targets: Sequence[str], order: Sequence[int]) -> list[str]:

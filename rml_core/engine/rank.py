@@ -13,11 +13,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rml_core.checkpoints import match, native, weights_of
+from rml_core.config import remote
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import derive
 from rml_core.config.target import Target
@@ -36,6 +37,9 @@ from rml_core.layers.build import build
 from rml_core.layers.graph import Network
 from rml_core.loss import Fitted, LossSection
 from rml_core.optimizer import OptimizerSection
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Setup:
     device: str
     threads: int
     train_log: Path | None = None
-    weights: Path | None = None
+    weights: AnyPath | None = None
     resume: Path | None = None
     rank: int = 0
     world_size: int = 1
@@ -84,8 +88,7 @@ class Rank:
         self._stop = threading.Event()
         network = build(setup.network, setup.seed)
         if setup.weights is not None and setup.resume is None:
-            weights = weights_of(setup.weights, "neural_network.checkpoints.load")
-            self.said += match.load_into(network, weights)
+            self.said += _load(setup.weights, network)
         # Convolutions of images are faster with the channels last in memory; the numbers are the same.
         if len(setup.network.input_shape) == 3:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -297,3 +300,13 @@ class Rank:
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
+
+
+def _load(path: AnyPath, network: torch.nn.Module) -> list[str]:
+    """Fill the network with what the file `path` has for it; what is to be said of that."""
+    where = "neural_network.checkpoints.load"
+    try:
+        with remote.fetched(path) as file:
+            return match.load_into(network, weights_of(file, where))
+    except OSError as error:
+        raise RunFailed(f"{path}: cannot be read: {error.strerror or error}") from error

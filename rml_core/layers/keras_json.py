@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rml_core.config import remote
 from rml_core.config.names import unknown_name
-from rml_core.config.paths import resolve
+from rml_core.config.paths import problem_of, resolve
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import parse
 from rml_core.layers import LATER, LAYERS
@@ -17,6 +17,9 @@ from rml_core.layers.graph import GIVEN, Entry, Graph, Node
 from rml_core.layers.inputs import InputLayer
 from rml_core.layers.section import LayerSection, Shape
 from rml_core.layers.wiring import path, wire
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 MODELS = ("Sequential", "Functional", "Model")
 _LAYER_KEYS = ("class_name", "config", "name", "inbound_nodes")
@@ -26,7 +29,7 @@ _SILENT_MODEL_KEYS = ("build_input_shape", "dtype", "build_config")
 _BY_NAME = {name.casefold(): name for name in (*LAYERS, *MODELS)}
 
 
-def read(source: object, where: str, base: Path) -> Graph:
+def read(source: object, where: str, base: AnyPath) -> Graph:
     """The network that `source` describes: a list of layers, a model object, or the path of a JSON file with either.
 
     `where` is the JSON path of `source` itself. Raises `Refused` with every problem found.
@@ -44,14 +47,14 @@ def read(source: object, where: str, base: Path) -> Graph:
     return graph
 
 
-def load(source: str, where: str, base: Path) -> Any:
+def load(source: str, where: str, base: AnyPath) -> Any:
     """The JSON of the network's file. Raises `Refused` where there is none."""
-    if "://" in source:
-        what = f"{shown(source)}: reading from a URL is not available yet"
-        raise Refused([Problem(where, what, "a path of this machine's files")])
+    problem = problem_of(source, where)
+    if problem is not None:
+        raise Refused([problem])
     path = resolve(source, base)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(remote.read_bytes(path).decode())
         # What `json.dump(model.to_json(), file)` leaves: a string in which the JSON is.
         return json.loads(value) if isinstance(value, str) else value
     except (FileNotFoundError, NotADirectoryError):

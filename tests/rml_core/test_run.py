@@ -107,16 +107,16 @@ def test_relative_paths_are_against_the_files_folder(tmp_path: Path, monkeypatch
     assert read(MINIMAL, "below").base == tmp_path / "real" / "below"
 
 
-def test_where_things_go_is_a_place_on_this_machine():
-    """Not a folder `s3:` below the run file, and not the run file's folder itself."""
+def test_a_path_is_one_that_can_be_used():
     section = copy.deepcopy(FULL)
     section[ROOT]["outfile"] = "s3://bucket/out.txt"
-    section[ROOT]["checkpoints"] |= {"save": "", "load": "memory://a.pt"}
-    remedy = "    allowed: a path of this machine's files"
+    section[ROOT]["checkpoints"] |= {"save": "", "load": "nowhere://a.pt"}
     assert refused(lambda: read(section)) == (
-        f'neural_network.outfile: "s3://bucket/out.txt": URLs are not available yet\n{remedy}\n'
+        'neural_network.outfile: "s3://bucket/out.txt" is behind a URL, which takes no lines one after the other\n'
+        "    allowed: a path of this machine, as /home/me/out.txt\n"
         'neural_network.checkpoints.save: "" does not fit\n    allowed: at least 1 character\n'
-        f'neural_network.checkpoints.load: "memory://a.pt": URLs are not available yet\n{remedy}'
+        'neural_network.checkpoints.load: "nowhere://a.pt": nowhere:// is not known\n'
+        "    allowed: a path of this machine, or a URL, as s3://bucket/name or https://host/name"
     )
 
 

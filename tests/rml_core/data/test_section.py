@@ -90,9 +90,9 @@ def test_a_section_travels_to_workers():
             f'{WHERE}.input_type: data type "numpy" is not available yet\n    allowed: images, labels',
         ),
         (
-            {**GOOD, "input_path": "s3://bucket/in"},
-            f'{WHERE}.input_path: "s3://bucket/in": URLs are not available yet\n'
-            "    allowed: a path of this machine's files",
+            {**GOOD, "input_path": "nowhere://bucket/in"},
+            f'{WHERE}.input_path: "nowhere://bucket/in": nowhere:// is not known\n'
+            "    allowed: a path of this machine, or a URL, as s3://bucket/name or https://host/name",
         ),
         ({**GOOD, "batch_size": 0}, f"{WHERE}.batch_size: 0 does not fit\n    allowed: greater than or equal to 1"),
         (3, f"{WHERE}: 3 does not fit\n    allowed: an object"),

@@ -1,0 +1,186 @@
+"""Files behind URLs: what reading and listing them takes beyond what `upath.UPath` has.
+
+Everything here takes what `paths.resolve` gives, or its text, and raises `OSError` alone, with one line in `strerror`:
+the libraries behind fsspec have exceptions of their own each. Files of this machine are taken too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import quote, unquote, urlsplit
+
+from rml_core.config.paths import is_url
+from rml_core.config.problem import Refused
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
+
+    File: TypeAlias = AnyPath | str
+
+HTTP = ("http", "https")
+# What servers and stores call the state of a file; its time of change comes last: it may be coarse.
+STATES = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "generation", "checksum", "uid")
+TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "updated", "created")
+# Stands for the state of files of which a server says none: what was made from them is not used by another process.
+UNKNOWN_STATE = uuid.uuid4().hex
+
+_shared: dict[str, Any] = {}
+
+
+def text_of(path: AnyPath) -> str:
+    """The path as text that leads to the same file again (`UPath` leaves out the host and the user of ftp and sftp)."""
+    text, options = str(path), getattr(path, "storage_options", {})
+    host = options.get("host")
+    if not host or text.startswith(HTTP) or f"//{host}" in text:
+        return text
+    user = ":".join(quote(str(options[key]), safe="") for key in ("username", "password") if options.get(key))
+    port = f":{options['port']}" if options.get("port") else ""
+    protocol, _, rest = text.partition("://")
+    return f"{protocol}://{user + '@' if user else ''}{host}{port}/{rest.lstrip('/')}"
+
+
+def opened(path: File, block_size: int = 1 << 20) -> IO[bytes]:
+    """`path` open for reading at any place of it, so many bytes a request at least. Raises `OSError`, as reading does.
+
+    A web server that gives no parts of a file gives all of it, into a temporary file.
+    """
+    if not is_url(path):
+        return open(str(path), "rb")
+    with _as_os_error():
+        files, inside = _files_at(path)
+        if not _is_http(path) or files.info(inside).get("partial"):
+            return files.open(inside, "rb", block_size=block_size)
+        whole = tempfile.TemporaryFile()  # noqa: SIM115
+        files.get_file(inside, whole)
+        whole.seek(0)
+        return whole
+
+
+def read_bytes(path: File) -> bytes:
+    """The content of `path`. Raises `OSError`."""
+    if not is_url(path):
+        return Path(str(path)).read_bytes()
+    with _as_os_error():
+        files, inside = _files_at(path)
+        return files.cat_file(inside)
+
+
+def kind(path: File) -> Literal["file", "folder"] | None:
+    """What there is at `path`; None: nothing. Raises `OSError` where nobody answers."""
+    if not is_url(path):
+        local = Path(str(path))
+        return "folder" if local.is_dir() else "file" if local.exists() else None
+    try:
+        with _as_os_error():
+            files, inside = _files_at(path)
+            found = files.info(inside)
+            if _is_http(path):
+                # A page is what a web server has for a folder.
+                return "folder" if found.get("mimetype") == "text/html" else "file"
+            return "folder" if found["type"] == "directory" else "file"
+    except FileNotFoundError:
+        return None
+
+
+def find(folder: File) -> list[str]:
+    """The files below the URL `folder`, as names with `/`. Raises `OSError`.
+
+    A web server lists a folder where it has a page of links for it.
+    """
+    with _as_os_error():
+        files, inside = _files_at(folder)
+        top = inside.rstrip("/") + "/"
+        found = [path for path in files.find(inside) if path.startswith(top)]
+    names = [path[len(top) :] for path in found]
+    return [unquote(name) for name in names if not re.search("[?#]", unquote(name))] if _is_http(folder) else names
+
+
+def below(folder: File, name: str) -> str:
+    """The file `name` of `find` in `folder`, as text."""
+    text = folder if isinstance(folder, str) else text_of(folder)
+    # Behind a question mark stands what a server asks for, not a name.
+    return f"{text.rstrip('/')}/{quote(name) if _is_http(text) and '?' not in name else name}"
+
+
+def name_of(file: AnyPath) -> str:
+    """The name of a single file, as `find` would give it."""
+    return unquote(file.name) if _is_http(file) and "?" not in file.name else file.name
+
+
+def identity(path: File) -> tuple[str, int, int | str]:
+    """(path, size, state) of a file: as long as they are the same, so is its content. Raises `OSError`."""
+    if not is_url(path):
+        status = os.stat(str(path))
+        return str(path), status.st_size, status.st_mtime_ns
+    with _as_os_error():
+        files, inside = _files_at(path)
+        found = files.info(inside)
+    state = next((f"{key} {found[key]}" for key in (*STATES, *TIMES) if found.get(key)), UNKNOWN_STATE)
+    return path if isinstance(path, str) else text_of(path), found.get("size") or 0, state
+
+
+@contextmanager
+def fetched(path: AnyPath) -> Iterator[Path]:
+    """`path` as a file of this machine, a copy that goes with the context where it lies behind a URL.
+
+    Problems that are found in it name the URL. Raises `OSError` where it cannot be fetched.
+    """
+    if not is_url(path):
+        yield Path(str(path))
+        return
+    folder = tempfile.mkdtemp(prefix="rml-")
+    try:
+        local = Path(folder, path.name or "file")
+        with opened(path) as source, local.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 22)
+        try:
+            yield local
+        except Refused as refused:
+            raise Refused(
+                replace(problem, what=problem.what.replace(str(local), str(path))) for problem in refused.problems
+            ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_http(path: File) -> bool:
+    return str(path).partition("://")[0] in HTTP
+
+
+def _files_at(path: File) -> tuple[Any, str]:
+    """(fsspec filesystem, path in it). One filesystem serves all threads where it is made for that, which fsspec's own
+    cache does not know: it has one a thread."""
+    from upath import UPath
+
+    place = UPath(path)
+    if isinstance(path, str):
+        parts = urlsplit(path)
+        key = f"{parts.scheme}://{parts.netloc}"
+        if key not in _shared and "::" not in path and place.fs.async_impl:
+            _shared[key] = place.fs
+        if key in _shared:
+            return _shared[key], place.path
+    return place.fs, place.path
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+    except Exception as error:
+        # Whoever gives an exception words of its own means them to be read.
+        said = error.strerror if isinstance(error, OSError) and type(error).__str__ is OSError.__str__ else ""
+        text = " ".join((said or str(error) or type(error).__name__).split())
+        raise OSError(getattr(error, "errno", None) or 0, text) from error
