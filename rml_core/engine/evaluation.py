@@ -16,7 +16,7 @@ from rml_core.data.batches import Batch
 from rml_core.engine.metrics import Metric
 from rml_core.engine.precision import Precision, to_device
 from rml_core.engine.predictions import Predictions
-from rml_core.engine.step import Objective
+from rml_core.engine.step import Objective, Penalty, penalised
 
 # As many samples as a page of pictures can show, no side longer than a thumbnail's.
 GALLERY = 32
@@ -81,6 +81,7 @@ def evaluate(
     output: Path | None,
     gallery: Gallery,
     stop: Callable[[], bool],
+    penalty: Penalty | None = None,
 ) -> Evaluated:
     """Run `network` over `batches`. Nothing of a pass that is stopped stays behind."""
     network.eval()
@@ -96,7 +97,7 @@ def evaluate(
             with precision.context(device):
                 result = network(inputs)
                 if objective is not None and targets is not None:
-                    loss += objective(result, targets).double() * len(batch.indices)
+                    loss += penalised(objective(result, targets), penalty).double() * len(batch.indices)
                     if metric is not None:
                         metric.update(result, targets)
             samples += len(batch.indices)

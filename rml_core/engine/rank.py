@@ -93,6 +93,9 @@ class Rank:
         if len(setup.network.input_shape) == 3:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.to(self.device, self.precision.dtype)
+        self.penalty = self.network.penalty
+        if self.penalty is not None:
+            self.penalty.watching = True
         self.objective = None
         if setup.loss is not None and setup.target is not None and setup.fitted is not None:
             self.objective = setup.loss.build(setup.fitted, setup.network.output_shape, setup.target)
@@ -102,7 +105,9 @@ class Rank:
             assert self.objective is not None
             optimizer = setup.optimizer.build(self.network.parameters())
             clip_norm = setup.optimizer.clip_norm
-            self.training = Training.of(self.network, self.objective, optimizer, self.precision, self.device, clip_norm)
+            self.training = Training.of(
+                self.network, self.objective, optimizer, self.precision, self.device, clip_norm, self.penalty
+            )
         self._elapsed_before, self._began = 0.0, time.perf_counter()
         ignored = getattr(setup.loss, "ignore_index", None)
         self._samples = {
@@ -208,6 +213,7 @@ class Rank:
                 output=output,
                 gallery=self.gallery,
                 stop=self._stop.is_set,
+                penalty=self.penalty,
             )
 
     def record(self, row: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from rml_core.engine.precision import Precision
 
 # network output and target to a scalar
 Objective = Callable[[Tensor, Tensor], Tensor]
+# what the network itself adds to the loss after its forward pass: a scalar, or None
+Penalty = Callable[[], Tensor | None]
 
 
 @dataclass
@@ -27,6 +29,7 @@ class Training:
     device: torch.device
     clip_norm: float | None
     scaler: torch.amp.GradScaler | None
+    penalty: Penalty | None = None
 
     @classmethod
     def of(
@@ -37,10 +40,11 @@ class Training:
         precision: Precision,
         device: torch.device,
         clip_norm: float | None,
+        penalty: Penalty | None = None,
     ) -> Training:
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         scaler = torch.amp.GradScaler(device.type) if precision.scaled else None
-        return cls(network, objective, optimizer, parameters, precision, device, clip_norm, scaler)
+        return cls(network, objective, optimizer, parameters, precision, device, clip_norm, scaler, penalty)
 
 
 def step(
@@ -48,14 +52,15 @@ def step(
 ) -> tuple[Tensor, Tensor]:
     """Add the gradient of `share` times the batch's loss; `first` forgets earlier ones, `update` moves the weights.
 
-    Returns the loss before the update and the L2 norm of all gradients, unscaled and before clipping: scalars
-    on the device. `share` is 1 unless several batches make one update.
+    Returns the loss before the update, with what the regularisers add, and the L2 norm of all gradients, unscaled
+    and before clipping: scalars on the device. `share` is 1 unless several batches make one update.
     """
     if first:
         for parameter in state.parameters:
             parameter.grad = None
     with state.precision.context(state.device):
         loss = state.objective(state.network(inputs), targets)
+    loss = penalised(loss, state.penalty)
     scaled = loss if share == 1 else loss * share
     if state.scaler is None:
         torch.autograd.backward(scaled)
@@ -75,6 +80,12 @@ def step(
             state.scaler.step(state.optimizer)
             state.scaler.update()
     return loss.detach(), norm
+
+
+def penalised(loss: Tensor, penalty: Penalty | None) -> Tensor:
+    """The loss that is minimised: with what the regularisers add."""
+    added = penalty() if penalty is not None else None
+    return loss if added is None else loss + added
 
 
 def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

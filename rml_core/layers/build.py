@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from rml_core.config.seed import derive
 from rml_core.layers.graph import Call, Layer, Network
 from rml_core.layers.modules.activations import activation
+from rml_core.layers.modules.penalty import Penalty, Watched
 from rml_core.layers.section import Run
 
 # A step: what to run, the values that it takes and the one that it makes, and the values that nobody needs after it.
 Step = tuple[Run, tuple[int, ...], int, tuple[int, ...]]
 
 
-def build(network: Network, seed: int) -> nn.Module:
+def build(network: Network, seed: int) -> Built:
     """The network in float32 on the CPU: (N, C, *spatial) -> (N, C2, *spatial) or (N, C2).
 
     The keys of its state are `<layer>.<weight>` with torch's names of weights, `outer/inner.<weight>` for a nested
@@ -27,7 +28,7 @@ def build(network: Network, seed: int) -> nn.Module:
 
 
 class Built(nn.Module):
-    """A network's steps, run one after the other."""
+    """A network's steps, run one after the other. `penalty`: what its regularisers add to the loss, None for none."""
 
     def __init__(self, network: Network, seed: int):
         super().__init__()
@@ -37,12 +38,15 @@ class Built(nn.Module):
                 _fill(run, layer, seed)
                 # Not `add_module`: Keras's names may be those of a module's own attributes.
                 self._modules[layer.key] = run
-        self._steps, self._output, self._count = _compiled(network, runs)
+        self.penalty = _penalty(network, runs)
+        self._steps, self._output, self._count = _compiled(network, runs, self.penalty)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, *spatial)."""
         values: list[Tensor | None] = [None] * self._count
         values[0] = x
+        if self.penalty is not None:
+            self.penalty.begin()
         for run, inputs, output, spent in self._steps:
             values[output] = run(*[values[index] for index in inputs])
             for index in spent:
@@ -65,7 +69,20 @@ def _fill(module: nn.Module, layer: Layer, seed: int) -> None:
             setattr(module, weight.attribute, values)
 
 
-def _compiled(network: Network, runs: list[Run | None]) -> tuple[list[Step], int, int]:
+def _penalty(network: Network, runs: list[Run | None]) -> Penalty | None:
+    """Keras 2 counts frozen weights too, Keras 3 does not."""
+    found = []
+    for layer, run in zip(network.unique, runs, strict=True):
+        for weight in layer.weights:
+            regularizer = layer.section.regularizer(weight)
+            if regularizer is not None and (layer.section.trainable or network.graph.keras_version == 2):
+                assert isinstance(run, nn.Module)
+                found.append((run, weight.attribute, regularizer.factors))
+    shown = any(layer.section.activity_regularizer is not None for layer in network.unique)
+    return Penalty(found) if found or shown else None
+
+
+def _compiled(network: Network, runs: list[Run | None], penalty: Penalty | None) -> tuple[list[Step], int, int]:
     """The steps, the slot that ends up with the output, and the number of slots."""
     users = _users(network.calls, network.output)
     slots = [0]  # of each value
@@ -83,6 +100,11 @@ def _compiled(network: Network, runs: list[Run | None]) -> tuple[list[Step], int
         after = activation(layer.section.applied, len(layer.output_shape) + 1, network.graph.keras_version, new)
         if after is not None:
             made.append((after, (slot,), len(made) + 1))
+            slot, new = len(made), False
+        watched = layer.section.activity_regularizer
+        if watched is not None:
+            assert penalty is not None
+            made.append((Watched(penalty, watched.factors), (slot,), len(made) + 1))
             slot, new = len(made), False
         slots.append(slot)
         fresh.append(new)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rml_core.layers.activations import ActivationName, named
 from rml_core.layers.initializers import GlorotUniform, Initial, Zeros
+from rml_core.layers.regularizers import Penalised
 from rml_core.layers.section import Applied, LayerSection, Null, Run, Shape, Weight, channels
 
 
@@ -20,8 +21,10 @@ class Kernel(LayerSection):
     """What the kernel begins with."""
     bias_initializer: Initial = Zeros()
     """What the bias begins with."""
-    kernel_regularizer: Null = None
-    bias_regularizer: Null = None
+    kernel_regularizer: Penalised = None
+    """What the kernel adds to the loss."""
+    bias_regularizer: Penalised = None
+    """What the bias adds to the loss."""
     kernel_constraint: Null = None
     bias_constraint: Null = None
 

@@ -7,20 +7,22 @@ LeCun et al. (1998), Saxe et al. arXiv:1312.6120 (orthogonal).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
-from rml_core.config.names import unknown_name, wrong
-from rml_core.config.problem import shown
-from rml_core.config.section import Section
+from rml_core.config.names import OneOf
+from rml_core.config.section import Ints, Section
+from rml_core.layers.keras_object import read_object
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 # The standard deviation of a standard normal cut off at two of them.
 _TRUNCATED = 0.87962566103423978
+_DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
+# What Keras called it at first.
+_NORMAL = {"normal": "truncated_normal"}
 
 
 class Initializer(Section):
@@ -89,11 +91,12 @@ class _Scaled(Initializer):
     factor: ClassVar[float]
     fan: ClassVar[str]
     family: ClassVar[str]
-    input_axes: None = None
-    output_axes: None = None
+    input_axes: Ints | None = None
+    output_axes: Ints | None = None
 
     def draw(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return _scaled(shape, self.factor, self.fan, self.family, generator)
+        around = fans(shape, self.input_axes, self.output_axes)
+        return _scaled(shape, around, self.factor, self.fan, self.family, generator)
 
 
 class GlorotUniform(_Scaled):
@@ -122,13 +125,14 @@ class LecunNormal(_Scaled):
 
 class VarianceScaling(Initializer):
     scale: float = Field(default=1.0, gt=0)
-    mode: Literal["fan_in", "fan_out", "fan_avg"] = "fan_in"
-    distribution: Literal["normal", "truncated_normal", "untruncated_normal", "uniform"] = "truncated_normal"
-    input_axes: None = None
-    output_axes: None = None
+    mode: Annotated[str, OneOf("mode", "fan_in", "fan_out", "fan_avg")] = "fan_in"
+    distribution: Annotated[str, OneOf("distribution", *_DISTRIBUTIONS, aliases=_NORMAL)] = "truncated_normal"
+    input_axes: Ints | None = None
+    output_axes: Ints | None = None
 
     def draw(self, shape: tuple[int, ...], generator: Generator) -> Tensor:
-        return _scaled(shape, self.scale, self.mode, self.distribution, generator)
+        around = fans(shape, self.input_axes, self.output_axes)
+        return _scaled(shape, around, self.scale, self.mode, self.distribution, generator)
 
 
 class Orthogonal(Initializer):
@@ -174,34 +178,31 @@ INITIALIZERS: dict[str, type[Initializer]] = {
     "orthogonal": Orthogonal,
     "identity": Identity,
 }
-_ALIASES = {"uniform": "randomuniform", "normal": "randomnormal", "zero": "zeros", "one": "ones"}
-_BY_NAME = {name.replace("_", ""): model for name, model in INITIALIZERS.items()}
+_ALIASES = {
+    "uniform": "random_uniform",
+    "normal": "random_normal",
+    "zero": "zeros",
+    "one": "ones",
+    "orthogonalinitializer": "orthogonal",
+    "identityinitializer": "identity",
+}
 
 
 def _read(value: object) -> object:
     """`"glorot_uniform"`, `"GlorotUniform"`, or `{"class_name": ..., "config": {...}}` as Keras writes it."""
     if isinstance(value, Initializer):
         return value
-    name, config = value, None
-    if isinstance(value, Mapping):
-        name, config = value.get("class_name"), value.get("config")
-    folded = name.casefold().replace("_", "") if isinstance(name, str) else ""
-    model = _BY_NAME.get(_ALIASES.get(folded, folded))
-    if model is None:
-        raise unknown_name("initialiser", name, INITIALIZERS)
-    try:
-        return model.model_validate(config or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise wrong(f"{shown(value)} does not fit: {key}: {first['msg']}") from None
+    # Keras takes this one where none is given.
+    return GlorotUniform() if value is None else read_object("initialiser", value, INITIALIZERS, _ALIASES)
 
 
 Initial = Annotated[Initializer, BeforeValidator(_read)]
 
 
-def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Fan in and fan out of a weight in Keras's layout (..., in, out)."""
+def fans(shape: tuple[int, ...], input_axes: Ints | None = None, output_axes: Ints | None = None) -> tuple[int, int]:
+    """Fan in and fan out of a weight in Keras's layout (..., in, out), or over the axes that are named."""
+    if input_axes is not None and output_axes is not None:
+        return math.prod(shape[axis] for axis in input_axes), math.prod(shape[axis] for axis in output_axes)
     if len(shape) < 2:
         size = math.prod(shape)
         return size, size
@@ -209,8 +210,11 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[-2] * taps, shape[-1] * taps
 
 
-def _scaled(shape: tuple[int, ...], scale: float, mode: str, distribution: str, generator: Generator) -> Tensor:
-    fan_in, fan_out = fans(shape)
+def _scaled(
+    shape: tuple[int, ...], around: tuple[int, int], scale: float, mode: str, distribution: str, generator: Generator
+) -> Tensor:
+    """`around`: fan in and fan out."""
+    fan_in, fan_out = around
     n = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
     variance = scale / max(1.0, n)
     if distribution == "uniform":

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from rml_core.config.names import wrong
 from rml_core.config.problem import shown
 from rml_core.layers.initializers import Initial, Ones, Zeros
+from rml_core.layers.regularizers import Penalised
 from rml_core.layers.section import LayerSection, Misfit, Null, Off, Run, Shape, Weight, channels, say
 
 
@@ -40,8 +41,10 @@ class BatchNormalization(LayerSection):
     """What the moving mean begins with."""
     moving_variance_initializer: Initial = Ones()
     """What the moving variance begins with."""
-    beta_regularizer: Null = None
-    gamma_regularizer: Null = None
+    beta_regularizer: Penalised = None
+    """What beta adds to the loss."""
+    gamma_regularizer: Penalised = None
+    """What gamma adds to the loss."""
     beta_constraint: Null = None
     gamma_constraint: Null = None
     renorm: Off = False

@@ -15,6 +15,7 @@ from rml_core.config.names import wrong
 from rml_core.config.problem import listed, shown
 from rml_core.config.section import Section
 from rml_core.layers.initializers import Initializer
+from rml_core.layers.regularizers import Penalised, Regularizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,7 +144,8 @@ class LayerSection(Section):
     """The same, as Keras 3 writes it."""
     input_shape: SampleShape = None
     """The same without the batch."""
-    activity_regularizer: Null = None
+    activity_regularizer: Penalised = None
+    """What the layer's output adds to the loss, divided by the samples of the batch."""
     dynamic: Off = False
 
     @property
@@ -176,6 +178,12 @@ class LayerSection(Section):
     def weights(self, *shapes: Shape) -> tuple[Weight, ...]:
         """In Keras's order; raises `Misfit` where the number of channels is not known."""
         return ()
+
+    def regularizer(self, weight: Weight) -> Regularizer | None:
+        """What the weight adds to the loss. Keras names the key after the weight: `bias_regularizer`; a
+        `depthwise_kernel` has a `depthwise_regularizer`."""
+        found: Regularizer | None = getattr(self, f"{weight.name.removesuffix('_kernel')}_regularizer", None)
+        return found
 
     def fresh(self, shapes: tuple[Shape, ...]) -> bool:
         """Whether `module` returns a new tensor, not a view, that its own gradient does not need."""
