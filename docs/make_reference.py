@@ -17,6 +17,7 @@ from rml_core.config.problem import listed
 from rml_core.data.table import LATER_KEYS
 from rml_core.layers.activations import ACTIVATIONS, ALIASES
 from rml_core.layers.initializers import INITIALIZERS, Initializer
+from rml_core.layers.regularizers import REGULARIZERS, Regularizer
 from rml_core.run import EarlyStopping, RunFile
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -34,6 +35,12 @@ LINKS = {
     "input_transforms": "list of [transforms](#transforms)",
     "target_transforms": "list of [transforms](#transforms)",
     "activation": "an [activation](#activations)",
+}
+
+# Models that are a name or an object, and have a heading of their own.
+OBJECTS = {
+    Initializer.__name__: "an [initialiser](#initialisers)",
+    Regularizer.__name__: "a [regulariser](#regularisers)",
 }
 
 HEAD = """\
@@ -106,6 +113,12 @@ def text() -> str:
         'By name, `"he_normal"`, or as Keras writes them, `{"class_name": "HeNormal", "config": {}}`. '
         "Numbers are drawn from the run's `seed`.\n",
         table(("initialiser", "keys of `config` (default)"), map(initialiser, INITIALIZERS.items())),
+        "### Regularisers\n",
+        'By name, `"l2"`, or as Keras writes them, `{"class_name": "L2", "config": {"l2": 0.01}}`. They are part of the '
+        "loss that is minimised and logged, in training and in evaluation, as Keras reports it.\n",
+        table(
+            ("regulariser", "adds to the loss", "keys of `config` (default)"), map(regulariser, REGULARIZERS.items())
+        ),
         family("Optimizer", optimizer.OPTIMIZERS, optimizer.OptimizerSection, "type", optimizer.LATER),
         family("Scheduler", lr_scheduler.SCHEDULERS, lr_scheduler.SchedulerSection, "type", ()),
         family("Loss", loss.LOSSES, loss.LossSection, "function", loss.LATER),
@@ -186,6 +199,15 @@ def initialiser(item: tuple[str, type[Initializer]]) -> tuple[str, ...]:
     return f"`{name}`", listed(f"`{key}` {default(model.model_fields[key])}" for key in own)
 
 
+def regulariser(item: tuple[str, type[Regularizer]]) -> tuple[str, ...]:
+    name, model = item
+    return (
+        f"`{name}`",
+        sentence(model),
+        listed(f"`{key}` {default(field)}" for key, field in model.model_fields.items()),
+    )
+
+
 def keys(model: Any, without: Sequence[str] = ()) -> str:
     """The table of a model's keys; nothing where there are none."""
     rows = []
@@ -217,7 +239,7 @@ def kind(schema: Mapping[str, Any]) -> str:
     """A JSON schema in words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return "an [initialiser](#initialisers)" if name == Initializer.__name__ else "object"
+        return OBJECTS.get(name, "object")
     if "enum" in schema:
         return listed(f"`{name}`" for name in schema["enum"])
     members = schema.get("anyOf") or schema.get("oneOf")

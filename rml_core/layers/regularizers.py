@@ -19,8 +19,8 @@ def _null_is(default: float) -> Callable[[object], object]:
     return lambda given: default if given is None else given
 
 
-None0 = Annotated[float, BeforeValidator(_null_is(0.0)), Field(ge=0)]
-None001 = Annotated[float, BeforeValidator(_null_is(0.01)), Field(ge=0)]
+Zero = Annotated[float, BeforeValidator(_null_is(0.0)), Field(ge=0)]
+OneHundredth = Annotated[float, BeforeValidator(_null_is(0.01)), Field(ge=0)]
 
 
 class Regularizer(Section):
@@ -35,7 +35,7 @@ class Regularizer(Section):
 class L1(Regularizer):
     """l1 * sum |w|."""
 
-    l1: None001 = Field(0.01, validation_alias=AliasChoices("l1", "l"))
+    l1: OneHundredth = Field(0.01, validation_alias=AliasChoices("l1", "l"))
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -45,7 +45,7 @@ class L1(Regularizer):
 class L2(Regularizer):
     """l2 * sum w²."""
 
-    l2: None001 = Field(0.01, validation_alias=AliasChoices("l2", "l"))
+    l2: OneHundredth = Field(0.01, validation_alias=AliasChoices("l2", "l"))
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -53,10 +53,10 @@ class L2(Regularizer):
 
 
 class L1L2(Regularizer):
-    """l1 * sum |w| + l2 * sum w²."""
+    """l1 * sum |w| + l2 * sum w²; the bare name means 0.01 for both."""
 
-    l1: None0 = 0.0
-    l2: None0 = 0.0
+    l1: Zero = 0.0
+    l2: Zero = 0.0
 
     @property
     def factors(self) -> tuple[float, float]:
