@@ -23,7 +23,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The run file.", show_default=False)]
+
+def _place(given: str) -> str:
+    """A file as it is named in messages; `Path` would take a slash out of a URL."""
+    return given if "://" in given else str(Path(given))
+
+
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="The run file, a path or a URL.", show_default=False, parser=_place)
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -70,7 +78,9 @@ def run_command(
 
 @app.command()
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Run files.", show_default=False)],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="Run files.", show_default=False, parser=_place)
+    ],
     skip_data: Annotated[bool, typer.Option("--skip-data", help="Leave the data files alone.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -92,7 +102,7 @@ def validate(
             if wrong:
                 print(file=sys.stderr)
             wrong += 1
-            _say_problems(str(file), refused)
+            _say_problems(file, refused)
             continue
         for warning in warnings:
             print(f"{file}: warning: {warning}", file=sys.stderr)
@@ -182,7 +192,7 @@ def _rmldnn(arguments: list[str]) -> None:
     from flows.tracking import is_configured
 
     _run(
-        Path(given.config),
+        _place(given.config),
         given.app,
         [],
         resume=None,
@@ -202,7 +212,7 @@ def _launched_ranks() -> int | None:
 
 
 def _run(
-    file: Path,
+    file: str,
     app_name: str | None,
     settings: list[str],
     *,
@@ -223,7 +233,7 @@ def _run(
         from tasks.ranks import refuse_several, threads
 
         collect(lambda: refuse_several(ranks), threads, lambda: check_resume(resume))
-        source: Path | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
+        source: str | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
         folder = base if base is not None else folder_of(file)
         run = read(source, folder)
         if tracked:
@@ -258,14 +268,14 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _or_problems(file: Path, action: Callable[[], Any]) -> Any:
+def _or_problems(file: str, action: Callable[[], Any]) -> Any:
     """The result of `action`; where it is refused, the list of problems and exit status 2."""
     from rml_core.config.problem import Refused
 
     try:
         return action()
     except Refused as refused:
-        _say_problems(str(file), refused)
+        _say_problems(file, refused)
         raise typer.Exit(2) from None
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rml_core.config.paths import folder_of
+from rml_core.config.paths import folder_of, is_url
 from rml_core.config.problem import Refused
 from rml_core.layers import keras_json
 from rml_core.layers.graph import Network, infer
 from rml_core.run import ROOT, read_json
 
 
-def described(file: Path) -> Network:
+def described(file: str) -> Network:
     """The network of a run file, or of a Keras JSON file, with the shapes that can be known without data.
 
     Raises:
@@ -27,11 +27,12 @@ def described(file: Path) -> Network:
             return infer(graph, None)
         except Refused:
             return infer(graph, _sample_shape(file))
-    source = str(file.absolute()) if isinstance(content, str) else content
+    # A name of its own, not one below the folder that names in it are against.
+    source = (file if is_url(file) else str(Path(file).absolute())) if isinstance(content, str) else content
     return infer(keras_json.read(source, "", folder_of(file)), None)
 
 
-def _sample_shape(file: Path) -> tuple[int | None, ...] | None:
+def _sample_shape(file: str) -> tuple[int | None, ...] | None:
     """The shape of the run file's samples: a network that does not say its input's shape takes it from them."""
     from rml_core.data.survey import survey
     from rml_core.run import read

@@ -187,7 +187,8 @@ def read_json(path: AnyPath | str) -> Any:
     try:
         text = remote.read_bytes(path).decode("utf-8-sig")
     except OSError as error:
-        raise Refused([Problem(str(path), (error.strerror or str(error)).lower())]) from None
+        why = error.strerror or str(error)
+        raise Refused([Problem(str(path), why if is_url(path) else why.lower())]) from None
     except UnicodeDecodeError:
         raise Refused([Problem(str(path), "is not text", "a JSON file in UTF-8")]) from None
     try:
