@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,7 @@ def text() -> str:
         "### Transforms\n",
         "Members of `transforms`, `input_transforms` and `target_transforms`, applied in their order.\n",
         table(("transform", "type", "value", "meaning", "example"), map(transform, transforms.TRANSFORMS.values())),
-        "Keys of `normalize`:\n",
-        keys(transforms.TRANSFORMS["normalize"].model_fields["normalize"].annotation),
+        *(f"Keys of `{name}`:\n\n{keys(model)}" for name, model in objects(transforms.TRANSFORMS)),
         not_yet(transforms.LATER),
         "## Layers\n",
         LAYERS_HEAD,
@@ -157,6 +156,14 @@ def data_type(item: tuple[str, Any]) -> tuple[str, ...]:
 def transform(model: type[BaseModel]) -> tuple[str, ...]:
     ((name, field),) = model.model_fields.items()
     return f"`{name}`", kind_of(model, name), inline(field.description), sentence(model), f"`{compact(example(model))}`"
+
+
+def objects(table: Mapping[str, type[BaseModel]]) -> Iterator[tuple[str, Any]]:
+    """The members of a table of one-key objects whose value is an object itself, with the model of that."""
+    for name, model in table.items():
+        value = model.model_fields[name].annotation
+        if isinstance(value, type) and issubclass(value, BaseModel):
+            yield name, value
 
 
 def layer(item: tuple[str, type[layers.LayerSection]]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from rml_core.data import images
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.data.prepared import Prepared
 from rml_core.data.store import Reader
-from rml_core.transforms.chain import Step, as_float
 from rml_core.transforms.section import size_of
 
 
@@ -29,9 +27,13 @@ class Samples:
         self.prepared, self.data = prepared, prepared.data
         self.count = prepared.count
         self._input_chain, self._target_chain = self.data.input_chain, self.data.target_chain
-        self._draws = any(
-            step.transform.random for chain in (self._input_chain, self._target_chain) for step in chain.steps
-        )
+        chains = (self._input_chain, self._target_chain)
+        self._draws = {
+            training: any(step.transform.random for chain in chains for step in chain.remaining(training))
+            for training in (False, True)
+        }
+        # Targets that are made of the inputs begin as these do.
+        self._of_inputs = self.data.makes_targets
         self._mapped, self._ignore_index = mapped, ignore_index
         self._input_files, self._target_files = prepared.inputs, prepared.targets
         self._labels = None if prepared.labels is None else np.asarray(prepared.labels, np.int64)
@@ -67,7 +69,10 @@ class Samples:
         if len(indices) != 1:
             raise ValueError(f"samples of different shapes cannot be a batch of {len(indices)}")
         array, target = self.sample(int(indices[0]), seed, epoch, training)
-        return as_float(array)[None], None if target is None else np.asarray(target)[None]
+        if target is not None and self._target_is_values:
+            target = self._target_chain.ending(training).apply(target)
+        array = self._input_chain.ending(training).apply(array)
+        return array[None], None if target is None else np.asarray(target)[None]
 
     def fill(
         self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, seed: int, epoch: int, training: bool
@@ -76,27 +81,38 @@ class Samples:
         if self.gathers(training):
             self._gather(indices, inputs, targets, training)
             return
+        ending, target_ending = self._input_chain.ending(training), self._target_chain.ending(training)
         for row, index in enumerate(indices):
             array, target = self.sample(int(index), seed, epoch, training)
             if array.shape != inputs.shape[1:]:
                 raise RunFailed(self._changed(int(index), array.shape, inputs.shape[1:]))
-            as_float(array, inputs[row])
-            if targets is not None:
-                if np.shape(target) != targets.shape[1:]:
-                    raise RunFailed(self._changed(int(index), np.shape(target), targets.shape[1:]))
+            ending.apply_into(array, inputs[row])
+            if targets is None:
+                continue
+            if np.shape(target) != targets.shape[1:]:
+                raise RunFailed(self._changed(int(index), np.shape(target), targets.shape[1:]))
+            if self._target_is_values:
+                target_ending.apply_into(target, targets[row])
+            else:
                 targets[row] = target
 
     def sample(self, index: int, seed: int, epoch: int, training: bool) -> tuple[np.ndarray, Any]:
-        """Sample `index` as it is in `epoch`: input (H, W, C), and its target: a class index, (H, W) of class indices
-        or (H, W, C) float32, None where there is none. Raises `RunFailed` naming the file."""
-        rng = generator(seed, "transform", epoch, index) if training and self._draws else None
+        """Sample `index` as it is in `epoch`, but for the endings of the chains: input (H, W, C), and its target: a
+        class index, (H, W) of class indices or (H, W, C), None where there is none. Raises `RunFailed` naming the
+        file."""
+        rng = None
+        if self._draws[training]:
+            # What is random in evaluation is the same in every epoch.
+            rng = generator(seed, "transform", epoch if training else "evaluation", index)
         draws: dict[int, Any] = {}
         path = self._input_files[index]
         try:
-            array = self._inputs[index] if self._inputs else self._decoded_input(path)
-            array = self._input_chain.finish(array, rng, draws, training)
+            led = self._inputs[index] if self._inputs else self._decoded_input(path)
+            array = self._input_chain.finish(led, rng, draws, training)
             if self._labels is not None:
                 return array, self._labels[index]
+            if self._of_inputs:
+                return array, self._target_chain.finish(led, rng, draws, training)
             if self._target_files is None:
                 return array, None
             path = self._target_files[index]
@@ -108,7 +124,7 @@ class Samples:
             raise RunFailed(f"{path}: cannot be transformed: {' '.join(str(error).split())}") from error
         if self.data.target_is_mask:
             return array, to_classes(target[:, :, 0], self._mapped, self._ignore_index)
-        return array, as_float(target)
+        return array, target
 
     def _decoded_input(self, path: str) -> np.ndarray:
         return self._input_chain.lead(images.decode(path, self.data.input_gray))
@@ -122,21 +138,22 @@ class Samples:
         one, other = (size_of((shape[0], shape[1], 1)) for shape in (given, expected))
         return f"{', '.join(files)}: gives {one}, not {other} as before: has the file changed?"
 
+    @property
+    def _target_is_values(self) -> bool:
+        return self.prepared.target is not None and self.prepared.target.kind == "values"
+
     def _gatherable(self, training: bool) -> bool:
         sides = [(self._input_chain, self._inputs)]
         if self._target_files is not None:
             sides.append((self._target_chain, self._targets))
         return all(
-            reader is not None
-            and reader.alike is not None
-            and all(step.transform.elementwise for step in chain.remaining(training))
-            for chain, reader in sides
+            reader is not None and reader.alike is not None and chain.gathers(training) for chain, reader in sides
         )
 
     def _gather(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, training: bool) -> None:
         assert self._inputs is not None
         assert self._inputs.alike is not None
-        _floats(self._inputs.alike.take(indices, axis=0), self._input_chain.remaining(training), inputs)
+        self._input_chain.ending(training).apply_into(self._inputs.alike.take(indices, axis=0), inputs)
         if targets is None:
             return
         if self._labels is not None:
@@ -148,14 +165,7 @@ class Samples:
         if self.data.target_is_mask:
             targets[...] = to_classes(raw[..., 0], self._mapped, self._ignore_index)
         else:
-            _floats(raw, self._target_chain.remaining(training), targets)
-
-
-def _floats(raw: np.ndarray, steps: Sequence[Step], out: np.ndarray) -> None:
-    """What `Chain.finish` and `as_float` make of each sample, for many at once."""
-    as_float(raw, out)
-    for step in steps:
-        step.transform.apply_into(out)
+            self._target_chain.ending(training).apply_into(raw, targets)
 
 
 def _channels_last(shape: tuple[int | None, ...]) -> tuple[Any, ...]:

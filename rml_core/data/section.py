@@ -12,6 +12,7 @@ from rml_core.config.names import Keyed, OneOf, wrong
 from rml_core.config.paths import FolderText, PathText
 from rml_core.config.problem import listed
 from rml_core.config.section import FromList, Section, keys_of
+from rml_core.data import inpainting
 from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
 from rml_core.transforms import LATER as LATER_TRANSFORMS
 from rml_core.transforms import TRANSFORMS, TransformSection
@@ -112,7 +113,7 @@ class Data(Section):
 
     @property
     def targets(self) -> DataType | None:
-        name = self.target_type or self.type
+        name = self.target_type or self.type or (self.input_type if self.makes_targets else None)
         return DATA_TYPES[name] if name else None
 
     @property
@@ -124,13 +125,20 @@ class Data(Section):
         return self.grayscale or self.target_grayscale
 
     @property
+    def makes_targets(self) -> bool:
+        """Whether a transform makes the targets out of the inputs."""
+        return any(transform.makes_targets for transform in self.transforms)
+
+    @property
     def input_chain(self) -> Chain:
         return Chain.of(self.transforms, self.input_transforms, "input_transforms", mask=False)
 
     @property
     def target_chain(self) -> Chain:
-        """For targets that are files of their own."""
-        return Chain.of(self.transforms, self.target_transforms, "target_transforms", mask=self.target_is_mask)
+        """For targets that are files of their own, or made of the inputs."""
+        return Chain.of(
+            self.transforms, self.target_transforms, "target_transforms", mask=self.target_is_mask, targets=True
+        )
 
     def path_keys(self, role: Role) -> tuple[str, str]:
         return ("input_path", "target_path") if role == "training" else ("test_input_path", "test_target_path")
@@ -179,12 +187,15 @@ def _contradictions(given: Mapping[str, Any]) -> Iterator[tuple[str, PydanticCus
             if given.get(key) is True:
                 yield key, wrong("is for images only", "", f"leave out {key}")
     yield from _target_contradictions(given, names("target_type") or names("type"), type_of)
+    yield from inpainting.contradictions(given)
 
 
 def _target_contradictions(given: Mapping[str, Any], any_type: bool, type_of: Any) -> Iterator[tuple[str, Any]]:
     targets: DataType | None = type_of("target_type") or type_of("type")
     if any_type and targets is None:
         return
+    if inpainting.maker(given) is not None:
+        targets = targets or type_of("input_type")
     about_files = ("target_path", "test_target_path", "target_transforms", "target_is_mask", "target_grayscale")
     about_labels = ("training_tag", "test_tag", "testing_tag")
     for key in (*about_files, *about_labels):

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WHERE = "neural_network.data"
 
+# A size that no transform is too large for, where only the order of the transforms counts.
+ANY_SIZE = (1 << 20, 1 << 20)
+
 # So many damaged files a report names.
 NAMED = 20
 
@@ -108,19 +111,23 @@ def survey(
             return None
 
     batch_size = data.batch_size_of(role)
-    chain = data.input_chain
+    training = role == "training"
+    chain = data.input_chain.acting(training)
     batch_key = "batch_size" if role == "training" else "test_batch_size"
     side = _Side(where, input_key, batch_key, batch_size)
     shape = add(lambda: _shape_of(inputs, chain, 1 if data.input_gray else 3, side))
     add(lambda: _try_first(inputs[0], chain, data.input_gray, side))
-    if target_side:
+    if data.makes_targets:
+        target = add(lambda: _made_target(data.target_chain.acting(training), inputs, data, side))
+    elif target_side:
         target_folder, target_names = target_side
         order = add(lambda: pair(names, target_names, f"{where}.{target_key}", (folder, target_folder)))
         if order is not None:
             targets = _absolute(target_folder, [target_names[i] for i in order])
             warnings += _paired_by_order(names, target_names, order)
         every = _absolute(target_folder, target_names)
-        target = add(lambda: _target_of(data, every, _Side(where, target_key, batch_key, batch_size)))
+        target_chain = data.target_chain.acting(training)
+        target = add(lambda: _target_of(data, target_chain, every, _Side(where, target_key, batch_key, batch_size)))
     elif data.targets is not None and not data.targets.of_files:
         tag_key = "training_tag" if role == "training" else "test_tag"
         found = add(lambda: label(folder, names, data.tag_of(role), tag_key, where, classes))
@@ -143,8 +150,12 @@ def sample_shape(data: Data, where: str = WHERE) -> tuple[int | None, ...]:
 
     Raises `Refused` where a transform cannot take what comes before it.
     """
-    height, width, channels = _through(data.input_chain, (None, None, 1 if data.input_gray else 3), where)
-    return channels, height, width
+    chain = data.input_chain.acting(data.input_path is not None)
+    channels = 1 if data.input_gray else 3
+    height, width, depth = _through(chain, (None, None, channels), where)
+    if data.input_path is not None:
+        _check_equal(chain, (*ANY_SIZE, channels), where, "batch_size", data.batch_size)
+    return depth, height, width
 
 
 def _absolute(folder: AnyPath, names: Sequence[str]) -> tuple[str, ...]:
@@ -162,11 +173,17 @@ def _paired_by_order(inputs: Sequence[str], targets: Sequence[str], order: Seque
     return []
 
 
-def _target_of(data: Data, paths: Sequence[str], side: _Side) -> Target:
+def _made_target(chain: Chain, inputs: Sequence[str], data: Data, side: _Side) -> Target:
+    """Targets that a transform makes of the inputs."""
+    height, width, channels = _shape_of(inputs, chain, 1 if data.input_gray else 3, side)
+    return Target("values", (channels, height, width))
+
+
+def _target_of(data: Data, chain: Chain, paths: Sequence[str], side: _Side) -> Target:
     channels = 1 if data.target_is_mask or data.target_gray else 3
-    height, width, channels = _shape_of(paths, data.target_chain, channels, side)
+    height, width, depth = _shape_of(paths, chain, channels, side)
     if not data.target_is_mask:
-        return Target("values", (channels, height, width))
+        return Target("values", (depth, height, width))
     try:
         images.decode_mask(paths[0], data.target_gray)
     except RunFailed as error:
@@ -177,7 +194,7 @@ def _target_of(data: Data, paths: Sequence[str], side: _Side) -> Target:
 def _shape_of(paths: Sequence[str], chain: Chain, channels: int, side: _Side) -> Shape:
     """The shape of all samples after the transforms; sizes are read only where no transform makes them equal."""
     shape = _through(chain, (None, None, channels), side.section)
-    if known(shape):
+    if known(shape) and not chain.asks_sizes((None, None, channels)):
         return shape
     sizes, failures = images.sizes(paths)
     if failures:
@@ -191,10 +208,11 @@ def _shape_of(paths: Sequence[str], chain: Chain, channels: int, side: _Side) ->
     for (height, width), path in first_of.items():
         try:
             shapes.setdefault(_through(chain, (height, width, channels), side.section, path), path)
+            _check_equal(chain, (height, width, channels), side.section, side.batch_key, side.batch_size)
         except Refused as refused:
             problems += refused.problems
     if problems:
-        raise Refused(problems[:NAMED])
+        raise Refused(list(dict.fromkeys(problems))[:NAMED])
     if len(shapes) > 1 and side.batch_size > 1:
         (one, path), (other, other_path) = list(shapes.items())[:2]
         what = f"sizes differ: {path} gives {size_of(one)}, {other_path} {size_of(other)}"
@@ -223,6 +241,15 @@ def _through(chain: Chain, shape: Shape, section: str, path: str = "") -> Shape:
     except DoesNotFit as error:
         what = f"{error}: {path}" if path else str(error)
         raise Refused([Problem(f"{section}.{error.path}", what, "", error.remedy)]) from None
+
+
+def _check_equal(chain: Chain, shape: Shape, section: str, batch_key: str, batch_size: int) -> None:
+    """Refuses batches of samples whose sizes are drawn."""
+    step = chain.unequal(shape) if batch_size > 1 else None
+    if step is not None:
+        what = f"gives each sample a size of its own, and a batch has {batch_size} samples"
+        remedy = f'add {{"resize": [Sx, Sy]}} behind it, or set {batch_key} to 1'
+        raise Refused([Problem(f"{section}.{step.key}", what, "samples of one size", remedy)])
 
 
 def _try_first(path: str, chain: Chain, gray: bool, side: _Side) -> None:

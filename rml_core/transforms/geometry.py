@@ -1,14 +1,13 @@
-"""Transforms that move pixels, as OpenCV moves them: bilinear, nearest for masks."""
+"""Transforms that cut, scale and mirror: whole pixels, or bilinear as OpenCV does it, nearest for masks."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from rml_core.config.section import FromList
-from rml_core.transforms.section import FILLED, DoesNotFit, Shape, TransformSection, size_of
+from rml_core.transforms.section import DoesNotFit, Shape, TransformSection, size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,16 +15,14 @@ if TYPE_CHECKING:
 PositiveInt = Annotated[int, Field(ge=1)]
 Size = Annotated[tuple[PositiveInt, PositiveInt], FromList]
 Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-def _with_channels(array: np.ndarray) -> np.ndarray:
-    """OpenCV drops a channel axis of length one."""
-    return array[:, :, None] if array.ndim == 2 else array
+# A part of a side, never all of it.
+Part = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Resize(TransformSection):
     """To width Sx and height Sy: bilinear, without smoothing when it shrinks; nearest for masks."""
 
+    interpolates: ClassVar[bool] = True
     resize: Size = Field(examples=[[64, 64]])
     """[Sx, Sy]: width and height in pixels."""
 
@@ -33,18 +30,17 @@ class Resize(TransformSection):
         return self.resize[1], self.resize[0], shape[2]
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
-        import cv2
-
         if array.shape[:2] == self.resize[::-1]:
             return array
-        return _with_channels(
-            cv2.resize(array, self.resize, interpolation=cv2.INTER_NEAREST if mask else cv2.INTER_LINEAR)
-        )
+        from rml_core.transforms.interpolation import resized
+
+        return resized(array, *self.resize, mask)
 
 
 class CenterCrop(TransformSection):
     """The central Sx x Sy pixels; where the margin is odd, its smaller half is left and above."""
 
+    bounded: ClassVar[bool] = True
     center_crop: Size = Field(examples=[[48, 48]])
     """[Sx, Sy]: width and height in pixels."""
 
@@ -59,11 +55,39 @@ class CenterCrop(TransformSection):
         return height, width, shape[2]
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
-        height, width, _ = self.shape((array.shape[0], array.shape[1], array.shape[2]))
+        height, width, _ = self.shape(array.shape)
         assert height is not None
         assert width is not None
         top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
         return array[top : top + height, left : left + width]
+
+
+class JitterCrop(TransformSection):
+    """Cuts round(c S / 2) pixels from each side of an axis of S pixels, c ~ U[0, Cmax) drawn for each axis.
+
+    Samples come out in sizes of their own: end with `resize`.
+    """
+
+    random: ClassVar[bool] = True
+    jitter_crop: Part = Field(examples=[0.2])
+    """Cmax: the largest part of a side that is cut off."""
+
+    def least(self, shape: Shape) -> Shape:
+        height, width = (None if size is None else size - 2 * _cut(self.jitter_crop, size) for size in shape[:2])
+        return height, width, shape[2]
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """c of the rows and of the columns."""
+        return rng.random(2) * self.jitter_crop
+
+    def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
+        top, left = (_cut(c, size) for c, size in zip(draw.tolist(), array.shape[:2], strict=True))
+        return array[top : array.shape[0] - top, left : array.shape[1] - left]
+
+
+def _cut(c: float, size: int) -> int:
+    """How many pixels go from each side; one or two are left of the shortest."""
+    return min(round(c * size / 2), (size - 1) // 2)
 
 
 class RandomHorizontalFlip(TransformSection):
@@ -77,7 +101,7 @@ class RandomHorizontalFlip(TransformSection):
         return bool(rng.random() < self.random_horizontal_flip)
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
-        return array[:, ::-1] if draw else array
+        return _flipped(array, 1) if draw else array
 
 
 class RandomVerticalFlip(TransformSection):
@@ -91,40 +115,10 @@ class RandomVerticalFlip(TransformSection):
         return bool(rng.random() < self.random_vertical_flip)
 
     def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
-        return array[::-1] if draw else array
+        return _flipped(array, 0) if draw else array
 
 
-class Rotate(TransformSection):
-    """Clockwise about the centre ((W-1)/2, (H-1)/2), the size kept, filled with 0; filled pixels of a mask carry no
-    weight."""
+def _flipped(array: np.ndarray, axis: int) -> np.ndarray:
+    from rml_core.transforms.interpolation import flipped
 
-    rotate: float = Field(examples=[90])
-    """Degrees, clockwise."""
-
-    def apply(self, array: np.ndarray, draw: Any = None, mask: bool = False) -> np.ndarray:
-        return rotated(array, self.rotate, mask)
-
-
-def rotated(array: np.ndarray, degrees: float, mask: bool) -> np.ndarray:
-    """`array` (H, W, C) turned clockwise by `degrees`; a mask becomes a signed type, `FILLED` where it has no pixel."""
-    import cv2
-    import numpy as np
-
-    height, width = array.shape[:2]
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # At multiples of 90 degrees the sixteenth digit would decide on which side of a pixel's edge a point falls.
-    cos, sin = round(cos, 15), round(sin, 15)
-    x, y = (width - 1) / 2, (height - 1) / 2
-    # From a pixel of the result to where it lies in `array` (y points down, so clockwise is the positive sense).
-    back = np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y]])
-    array = np.ascontiguousarray(array)
-    if not mask:
-        turned = cv2.warpAffine(
-            array, back, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(0, 0, 0, 0)
-        )
-        return _with_channels(turned)
-    exact = np.int16 if array.dtype in (np.uint8, np.int8, np.int16) else np.float64
-    turned = cv2.warpAffine(
-        array.astype(exact), back, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderValue=FILLED
-    )
-    return _with_channels(turned.astype(np.int16 if exact is np.int16 else np.int32))
+    return flipped(array, axis)

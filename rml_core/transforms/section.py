@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from rml_core.config.section import Section
 
 if TYPE_CHECKING:
     import numpy as np
 
-# (H, W, C); H and W are None where they differ between samples or are not known yet.
-Shape = tuple[int | None, int | None, int]
+# (H, W, C), of samples of other ranks (..., C); sizes are None where they differ between samples or are not known yet.
+Shape = tuple[int | None, ...]
 
 # What a transform writes into a mask where it has no pixel to show; no raw value of a mask is this one.
 FILLED = -(2**15)
@@ -27,19 +27,39 @@ class DoesNotFit(ValueError):
 class TransformSection(Section):
     """One transform of a list. Arrays are (H, W, C); masks are (H, W, 1) of integers.
 
-    `random`: draws anew for each sample and epoch, in training only. `elementwise`: moves no pixel, and
-    `apply_into` does it to many samples at once. `on_masks`:
-    acts on masks too. `on_floats`: takes 8 and 16 bit images as floats in [0, 1].
+    `random`: draws anew for each sample and epoch, in training only. `always`: random in evaluation too, with one
+    draw a sample. `elementwise`: takes samples of any rank, moves no pixel, and `apply_into` does it to many samples
+    at once. `interpolates`: makes values between those that are there. `bounded`: takes samples from a certain size
+    on. `on_masks`: acts on masks too. `on_floats`: takes 8 and 16 bit images as floats in [0, 1]. `makes_targets`:
+    the target of a sample is made of its input.
     """
 
     random: ClassVar[bool] = False
+    always: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
+    interpolates: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
     on_masks: ClassVar[bool] = True
     on_floats: ClassVar[bool] = False
+    makes_targets: ClassVar[bool] = False
+
+    @property
+    def uniform(self) -> bool:
+        """Whether an elementwise transform treats all channels alike."""
+        return False
 
     def shape(self, shape: Shape) -> Shape:
-        """The shape of what comes out for samples of `shape`. Raises `DoesNotFit`."""
+        """The shape of what comes out for samples of `shape`; the largest one where it is drawn. Raises
+        `DoesNotFit`."""
         return shape
+
+    def least(self, shape: Shape) -> Shape:
+        """The smallest shape that can come out; `shape` unless the size is drawn. Raises `DoesNotFit`."""
+        return self.shape(shape)
+
+    def on_targets(self) -> Self:
+        """What stands for this transform where `transforms` are applied to targets."""
+        return self
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
         """The random numbers for one sample of `shape`; what `apply` gets. None where there are none."""
@@ -55,7 +75,7 @@ class TransformSection(Section):
 
 
 def known(shape: Shape) -> bool:
-    return shape[0] is not None and shape[1] is not None
+    return None not in shape
 
 
 def size_of(shape: Shape) -> str:
