@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from rml_core.layers.activations import Activation, LeakyReLU, ReLU, Softmax
+from rml_core.layers.activations import (
+    ELU,
+    Activation,
+    LeakyReLU,
+    LogSoftmax,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Swish,
+    Tanh,
+)
 from rml_core.layers.convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -12,10 +23,33 @@ from rml_core.layers.convolution import (
     Conv3DTranspose,
 )
 from rml_core.layers.dense import Dense
-from rml_core.layers.dropout import Dropout, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
+from rml_core.layers.depthwise import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    DepthwiseConv3D,
+    SeparableConv1D,
+    SeparableConv2D,
+)
+from rml_core.layers.dropout import Dropout, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D, StochasticDepth
 from rml_core.layers.inputs import InputLayer
-from rml_core.layers.merging import Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract
-from rml_core.layers.normalization import BatchNormalization
+from rml_core.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    CustomScaleLayer,
+    Divide,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+    TFOpLambda,
+)
+from rml_core.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    InstanceNormalization,
+    LayerNormalization,
+)
 from rml_core.layers.pooling import (
     AveragePooling1D,
     AveragePooling2D,
@@ -31,7 +65,11 @@ from rml_core.layers.pooling import (
     MaxPooling3D,
 )
 from rml_core.layers.reshaping import (
+    Cropping1D,
+    Cropping2D,
+    Cropping3D,
     Flatten,
+    Permute,
     Reshape,
     UpSampling1D,
     UpSampling2D,
@@ -40,6 +78,7 @@ from rml_core.layers.reshaping import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from rml_core.layers.scaling import LayerScale, Normalization, Rescaling
 from rml_core.layers.section import LayerSection
 
 LAYERS: dict[str, type[LayerSection]] = {
@@ -49,6 +88,11 @@ LAYERS: dict[str, type[LayerSection]] = {
     "Conv1D": Conv1D,
     "Conv2D": Conv2D,
     "Conv3D": Conv3D,
+    "DepthwiseConv1D": DepthwiseConv1D,
+    "DepthwiseConv2D": DepthwiseConv2D,
+    "DepthwiseConv3D": DepthwiseConv3D,
+    "SeparableConv1D": SeparableConv1D,
+    "SeparableConv2D": SeparableConv2D,
     "Conv1DTranspose": Conv1DTranspose,
     "Conv2DTranspose": Conv2DTranspose,
     "Conv3DTranspose": Conv3DTranspose,
@@ -65,48 +109,50 @@ LAYERS: dict[str, type[LayerSection]] = {
     "GlobalAveragePooling2D": GlobalAveragePooling2D,
     "GlobalAveragePooling3D": GlobalAveragePooling3D,
     "BatchNormalization": BatchNormalization,
+    "InstanceNormalization": InstanceNormalization,
+    "LayerNormalization": LayerNormalization,
+    "GroupNormalization": GroupNormalization,
     "Dropout": Dropout,
     "SpatialDropout1D": SpatialDropout1D,
     "SpatialDropout2D": SpatialDropout2D,
     "SpatialDropout3D": SpatialDropout3D,
+    "StochasticDepth": StochasticDepth,
     "Flatten": Flatten,
     "Reshape": Reshape,
+    "Permute": Permute,
     "UpSampling1D": UpSampling1D,
     "UpSampling2D": UpSampling2D,
     "UpSampling3D": UpSampling3D,
     "ZeroPadding1D": ZeroPadding1D,
     "ZeroPadding2D": ZeroPadding2D,
     "ZeroPadding3D": ZeroPadding3D,
+    "Cropping1D": Cropping1D,
+    "Cropping2D": Cropping2D,
+    "Cropping3D": Cropping3D,
     "Add": Add,
     "Subtract": Subtract,
     "Multiply": Multiply,
+    "Divide": Divide,
+    "TrueDivide": Divide,
     "Average": Average,
     "Maximum": Maximum,
     "Minimum": Minimum,
     "Concatenate": Concatenate,
+    "CustomScaleLayer": CustomScaleLayer,
+    "TFOpLambda": TFOpLambda,
     "Activation": Activation,
     "ReLU": ReLU,
     "LeakyReLU": LeakyReLU,
+    "PReLU": PReLU,
+    "ELU": ELU,
     "Softmax": Softmax,
+    "Log_Softmax": LogSoftmax,
+    "Sigmoid": Sigmoid,
+    "Tanh": Tanh,
+    "Swish": Swish,
+    "Rescaling": Rescaling,
+    "Normalization": Normalization,
+    "LayerScale": LayerScale,
 }
 
-LATER = (
-    "DepthwiseConv1D",
-    "DepthwiseConv2D",
-    "DepthwiseConv3D",
-    "SeparableConv1D",
-    "SeparableConv2D",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-    "Permute",
-    "Cropping1D",
-    "Cropping2D",
-    "Cropping3D",
-    "PReLU",
-    "ELU",
-    "Log_Softmax",
-    "Sigmoid",
-    "Tanh",
-    "Swish",
-)
+LATER: tuple[str, ...] = ()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from rml_core.config.names import unknown_name, wrong
 from rml_core.config.problem import shown
-from rml_core.layers.section import Applied, LayerSection, Misfit, Shape, say
+from rml_core.layers.initializers import Initial, Zeros
+from rml_core.layers.regularizers import Penalised
+from rml_core.layers.section import Applied, LayerSection, Misfit, Null, Run, Shape, Weight, say
 
 ACTIVATIONS = (
     "linear",
@@ -29,37 +32,65 @@ ACTIVATIONS = (
     "silu",
     "mish",
     "exponential",
+    "hard_silu",
 )
 ALIASES = {"swish": "silu", "log_softmax_v2": "log_softmax"}
-_BY_NAME = {name: name for name in ACTIVATIONS} | ALIASES
+# Further names of Keras and TensorFlow, not listed in messages.
+_SPELLINGS = {"hard_swish": "hard_silu"}
+_BY_NAME = {name: name for name in ACTIVATIONS} | ALIASES | _SPELLINGS
 
 
-def _name(value: object) -> str:
-    """`"relu"`, null, or a function object as Keras writes one."""
-    given = value
+def _name(value: object) -> str | Applied:
+    """`"relu"`, null, a function object as Keras writes one, or a layer in the place of a function."""
+    if isinstance(value, Applied):
+        return value
+    given, config = value, None
     if isinstance(value, Mapping):
-        given = value.get("config")
-        if not isinstance(given, str):
-            raise wrong(
-                f"{shown(value)} is not available yet: a layer in the place of an activation",
-                ", ".join(ACTIVATIONS),
-                "put it into a layer of its own, after this one",
-            )
+        given, config = value.get("class_name"), value.get("config")
+        if isinstance(config, str):
+            given, config = config, None
+        elif given is None:
+            given = value
     if given is None:
         return "linear"
-    if not isinstance(given, str) or given.casefold() not in _BY_NAME:
-        raise unknown_name("activation", given, [*ACTIVATIONS, *ALIASES])
-    return _BY_NAME[given.casefold()]
+    name = given.casefold() if isinstance(given, str) else ""
+    plain = _BY_NAME.get(name) or _BY_NAME.get(name.removesuffix("_v2"))
+    if plain and not _arguments(config):
+        return plain
+    if name in _IN_PLACE:
+        return _layer(_IN_PLACE[name], config)
+    if name == "prelu":
+        raise wrong(f"{shown(value)} has weights of its own", "", "put it into a layer of its own, after this one")
+    if plain:
+        raise wrong(f"{shown(value)}: arguments of an activation are not available", "a name, or a layer's object")
+    raise unknown_name("activation", given, [*ACTIVATIONS, *ALIASES])
 
 
-ActivationName = Annotated[str, BeforeValidator(_name)]
+def _arguments(config: object) -> bool:
+    """Whether an object's config has more than the names that every object has."""
+    return isinstance(config, Mapping) and bool(set(config) - {"name", "trainable", "dtype"})
 
 
-def named(name: str, axis: int | tuple[int, ...] = -1) -> Applied:
-    """The activation `name` with the arguments that the bare name means: 0.2 for `leaky_relu`."""
-    if name == "relu6":
+def _layer(model: type[LayerSection], config: object) -> Applied:
+    try:
+        return model.model_validate(config or {}).applied
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in ("config", *first["loc"]))
+        what = first.get("ctx", {}).get("what") or f"{shown(first['input'])} does not fit"
+        raise wrong(what, first.get("ctx", {}).get("allowed", ""), key=key) from None
+
+
+ActivationName = Annotated[str | Applied, BeforeValidator(_name, json_schema_input_type=str)]
+
+
+def named(activation: str | Applied, axis: int | tuple[int, ...] | None = None) -> Applied:
+    """The activation with the arguments that the bare name means: 0.2 for `leaky_relu`."""
+    if isinstance(activation, Applied):
+        return activation if axis is None else replace(activation, axis=axis)
+    if activation == "relu6":
         return Applied("relu", max_value=6.0)
-    return Applied(name, axis, negative_slope=0.2 if name == "leaky_relu" else 0.0)
+    return Applied(activation, -1 if axis is None else axis, negative_slope=0.2 if activation == "leaky_relu" else 0.0)
 
 
 def _axes(value: object) -> object:
@@ -69,6 +100,13 @@ def _axes(value: object) -> object:
             f"{shown(value)} is not an axis", "an integer, or a list of integers, as Keras counts: -1 is channels"
         )
     return tuple(axes) if len(axes) > 1 else axes[0]
+
+
+def _shared(value: object) -> object:
+    axes = () if value is None else value
+    if not isinstance(axes, list | tuple) or not all(type(axis) is int for axis in axes):
+        raise wrong(f"{shown(value)} is not a list of axes", "a list of integers, as Keras counts: [1, 2], null")
+    return tuple(axes)
 
 
 Axes = Annotated[int | tuple[int, ...], BeforeValidator(_axes)]
@@ -88,12 +126,47 @@ class Activation(_Elementwise):
 
     activation: ActivationName = Field(examples=["relu"])
     """Which one."""
-    axis: Axes = -1
-    """softmax and log_softmax: the axis, or axes, over which the numbers add up to 1; -1 is the channels."""
+    axis: Axes | None = None
+    """softmax and log_softmax: the axis, or axes, over which the numbers add up to 1. None: -1, the channels."""
 
     @property
     def applied(self) -> Applied:
         return named(self.activation, self.axis)
+
+
+class Sigmoid(_Elementwise):
+    """1 / (1 + exp(-x))."""
+
+    @property
+    def applied(self) -> Applied:
+        return Applied("sigmoid")
+
+
+class Tanh(_Elementwise):
+    """tanh."""
+
+    @property
+    def applied(self) -> Applied:
+        return Applied("tanh")
+
+
+class Swish(_Elementwise):
+    """x * sigmoid(x)."""
+
+    @property
+    def applied(self) -> Applied:
+        return Applied("silu")
+
+
+class LogSoftmax(_Elementwise):
+    """The logarithm of softmax."""
+
+    axis: Axes = -1
+    """The axis, or axes, over which the probabilities add up to 1; -1 is the channels."""
+
+    @property
+    def applied(self) -> Applied:
+        return Applied("log_softmax", self.axis)
 
 
 class Softmax(_Elementwise):
@@ -124,6 +197,17 @@ class ReLU(_Elementwise):
         return Applied("relu", -1, self.negative_slope, self.max_value, self.threshold)
 
 
+class ELU(_Elementwise):
+    """x, and `alpha` * (exp(x) - 1) below 0."""
+
+    alpha: float = 1.0
+    """What it comes near to far below 0, with the opposite sign."""
+
+    @property
+    def applied(self) -> Applied:
+        return Applied("elu", alpha=self.alpha)
+
+
 class LeakyReLU(_Elementwise):
     """x, and `negative_slope` * x below 0."""
 
@@ -143,3 +227,53 @@ class LeakyReLU(_Elementwise):
     @property
     def applied(self) -> Applied:
         return Applied("leaky_relu", negative_slope=self.negative_slope)
+
+
+class PReLU(LayerSection):
+    """x, and a learned alpha times x below 0 (He et al., arXiv:1502.01852)."""
+
+    alpha_initializer: Initial = Zeros()
+    """What alpha begins with."""
+    alpha_regularizer: Penalised = None
+    """What alpha adds to the loss."""
+    alpha_constraint: Null = None
+    shared_axes: Annotated[tuple[int, ...], BeforeValidator(_shared)] = ()
+    """The axes along which alpha is one number, as Keras counts them: [1, 2] leaves one for each channel of an
+    image."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return self._alpha(shapes[0]) and shapes[0]
+
+    def _alpha(self, shape: Shape) -> tuple[int, ...]:
+        """alpha's shape, channels last."""
+        size = len(shape) + 1
+        if any(axis % size == 0 or not -size <= axis < size for axis in self.shared_axes):
+            raise Misfit(f"axis {list(self.shared_axes)} is not one of the axes of its input {say(shape)}")
+        shared = {axis % size for axis in self.shared_axes}
+        sizes = tuple(1 if axis in shared else length for axis, length in enumerate(shape, start=1))
+        known = tuple(length for length in sizes if length is not None)
+        if len(known) < len(sizes):
+            raise Misfit(
+                f"has an alpha for each element, and the sizes of its input {say(shape)} are not all known",
+                f'give the sizes, or share alpha: "shared_axes": {list(range(1, len(shape)))}',
+            )
+        return known
+
+    def weights(self, *shapes: Shape) -> tuple[Weight, ...]:
+        shape = self._alpha(shapes[0])
+        axes = (len(shape) - 1, *range(len(shape) - 1))
+        return (Weight("alpha", "alpha", shape, self.alpha_initializer, axes=axes),)
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run:
+        from rml_core.layers.modules import activations
+
+        return activations.PReLU()
+
+
+# The layers that may stand in the place of an activation.
+_IN_PLACE: dict[str, type[LayerSection]] = {
+    "relu": ReLU,
+    "leakyrelu": LeakyReLU,
+    "elu": ELU,
+    "softmax": Softmax,
+}

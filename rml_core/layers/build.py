@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,8 @@ def _compiled(network: Network, runs: list[Run | None], penalty: Penalty | None)
         single = len(call.inputs) == 1 and users[call.inputs[0]] == 1
         slot, new = inputs[0], single and fresh[call.inputs[0]]
         if run is not None:
+            if call.training is not None and layer.section.modal:
+                run = partial(run, training=call.training)
             slot, new = len(made) + 1, layer.section.fresh(layer.shapes)
             made.append((run, inputs, slot))
         after = activation(layer.section.applied, len(layer.output_shape) + 1, network.graph.keras_version, new)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from rml_core.config.names import unknown_name, wrong
 from rml_core.config.problem import shown
-from rml_core.layers.dense import Kernel
+from rml_core.layers.dense import Biased, Kernel
 from rml_core.layers.padding import Pair, Sizes, extent, transposed, transposed_crop, windows
 from rml_core.layers.section import ChannelsLast, Misfit, OneOrEach, Run, Shape, Weight, channels, per_axis, say
 
 PADDINGS = ("valid", "same")
 
 
-def padding_of(value: object, rank: int) -> str | Sizes:
+def padding_of(value: object, rank: int, names: tuple[str, ...] = PADDINGS) -> str | Sizes:
     """`valid`, `same`, or zeros to add on each side, an integer or one an axis."""
     if not isinstance(value, str):
         return per_axis(value, rank, least=0)
-    if value.casefold() not in PADDINGS:
-        raise unknown_name("padding", value, PADDINGS, later=("causal",))
+    if value.casefold() not in names:
+        raise unknown_name("padding", value, names)
     return value.casefold()
 
 
@@ -29,21 +29,20 @@ def each(padding: str | Sizes, rank: int) -> tuple[str | int, ...]:
     return padding if isinstance(padding, tuple) else (padding,) * rank
 
 
-class _Windowed(Kernel):
-    """What convolutions and their transposes share."""
+class Window(Biased):
+    """The keys of all layers that lay a window on each place."""
 
-    filters: int = Field(gt=0, examples=[16])
-    """Output channels."""
+    paddings: ClassVar[tuple[str, ...]] = PADDINGS
+
     kernel_size: Sizes = Field(examples=[3])
     """The window's sizes."""
     strides: Sizes = Field(default=1, validate_default=True)
     """From one window to the next; of a transposed convolution, how much larger its output is."""
     padding: str | Sizes = "valid"
-    """`valid`, `same`, or how much is added on each side."""
+    """`valid`, `same`, or how much is added on each side; Conv1D and SeparableConv1D: `causal` too, which adds
+    before the beginning alone."""
     dilation_rate: Sizes = Field(default=1, validate_default=True)
     """From one element of the window to the next."""
-    groups: int = Field(default=1, gt=0)
-    """So many groups of channels are convolved by themselves."""
     data_format: ChannelsLast = None
 
     @field_validator("kernel_size", "strides", "dilation_rate", mode="before", json_schema_input_type=OneOrEach)
@@ -56,18 +55,14 @@ class _Windowed(Kernel):
     @classmethod
     def _padding(cls, value: object) -> object:
         assert cls.rank is not None
-        return padding_of(value, cls.rank)
+        return padding_of(value, cls.rank, cls.paddings)
 
     @property
     def reach(self) -> Sizes:
         return tuple(map(extent, self.kernel_size, self.dilation_rate))
 
-
-class _Convolution(_Windowed):
-    """Convolution, and a bias."""
-
-    def output_shape(self, *shapes: Shape) -> Shape:
-        (shape,) = shapes
+    def places(self, shape: Shape) -> Shape:
+        """How many windows there are along each axis; raises `Misfit`."""
         sides = each(self.padding, len(self.kernel_size))
         sizes = tuple(map(windows, shape, self.reach, self.strides, sides))
         if any(size is not None and size < 1 for size in sizes):
@@ -76,7 +71,23 @@ class _Convolution(_Windowed):
                 f"its kernel {say(self.kernel_size)}{reach} is larger than its input {say(shape)}",
                 'a larger input, a smaller kernel, or "padding": "same"',
             )
-        return (*sizes, self.filters)
+        return sizes
+
+
+class _Windowed(Window, Kernel):
+    """What convolutions and their transposes share."""
+
+    filters: int = Field(gt=0, examples=[16])
+    """Output channels."""
+    groups: int = Field(default=1, gt=0)
+    """So many groups of channels are convolved by themselves."""
+
+
+class _Convolution(_Windowed):
+    """Convolution, and a bias."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return (*self.places(shapes[0]), self.filters)
 
     def weights(self, *shapes: Shape) -> tuple[Weight, ...]:
         given = channels(shapes[0])
@@ -110,6 +121,7 @@ class _Convolution(_Windowed):
 
 class Conv1D(_Convolution):
     rank = 1
+    paddings = (*PADDINGS, "causal")
 
 
 class Conv2D(_Convolution):
@@ -120,17 +132,18 @@ class Conv3D(_Convolution):
     rank = 3
 
 
-def _one_group(groups: int) -> int:
+def one_group(groups: int) -> int:
+    """Keras writes `groups` for layers that have none."""
     if groups != 1:
-        raise wrong(f"{shown(groups)} is not available yet", "1")
+        raise wrong(f"{shown(groups)}: this layer has no groups", "1")
     return groups
 
 
 class _Transposed(_Windowed):
     """Transposed convolution, and a bias."""
 
-    groups: Annotated[int, AfterValidator(_one_group)] = 1
-    """Only 1 is available."""
+    groups: Annotated[int, AfterValidator(one_group)] = 1
+    """Always 1."""
     output_padding: Sizes | None = None
     """How much longer the output is at its end, less than the strides. None: Keras's default."""
 

@@ -10,22 +10,17 @@ from rml_core.layers.regularizers import Penalised
 from rml_core.layers.section import Applied, LayerSection, Null, Run, Shape, Weight, channels
 
 
-class Kernel(LayerSection):
-    """The keys of all layers with a kernel and a bias."""
+class Biased(LayerSection):
+    """The keys of all layers that add a bias and end in an activation."""
 
     activation: ActivationName = "linear"
     """What follows the layer's own computation."""
     use_bias: bool = True
     """Add a learned number to each output channel."""
-    kernel_initializer: Initial = GlorotUniform()
-    """What the kernel begins with."""
     bias_initializer: Initial = Zeros()
     """What the bias begins with."""
-    kernel_regularizer: Penalised = None
-    """What the kernel adds to the loss."""
     bias_regularizer: Penalised = None
     """What the bias adds to the loss."""
-    kernel_constraint: Null = None
     bias_constraint: Null = None
 
     @property
@@ -34,6 +29,16 @@ class Kernel(LayerSection):
 
     def bias(self, size: int) -> tuple[Weight, ...]:
         return (Weight("bias", "bias", (size,), self.bias_initializer),) if self.use_bias else ()
+
+
+class Kernel(Biased):
+    """The keys of all layers with a kernel and a bias."""
+
+    kernel_initializer: Initial = GlorotUniform()
+    """What the kernel begins with."""
+    kernel_regularizer: Penalised = None
+    """What the kernel adds to the loss."""
+    kernel_constraint: Null = None
 
 
 class Dense(Kernel):

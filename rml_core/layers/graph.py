@@ -29,10 +29,16 @@ class Entry:
 
 @dataclass(frozen=True)
 class Node:
-    """One call of an entry on the outputs of other nodes (`GIVEN`: on the graph's input)."""
+    """One call of an entry on the outputs of other nodes (`GIVEN`: on the graph's input).
+
+    `numbers` are operands that are no outputs: (which operand, its value). `training`: the mode that the call asks
+    for; None: that of the whole.
+    """
 
     entry: int
     inputs: tuple[int, ...]
+    numbers: tuple[tuple[int, float], ...] = ()
+    training: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -90,10 +96,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Call:
-    """`layer` called on values: 0 is the network's input, k the output of call k - 1."""
+    """`layer` called on values: 0 is the network's input, k the output of call k - 1.
+
+    `training`: the mode that it runs in; None: the network's own.
+    """
 
     layer: int
     inputs: tuple[int, ...]
+    training: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -238,26 +248,27 @@ class _Flattening:
 
     def network(self, shape: Shape) -> Network:
         self.shapes.append(shape)
-        output = self._run(self.graph, 0, "", True)
+        output = self._run(self.graph, 0, "", True, None)
         last = self.shapes[output]
         if self.problems or last is None:
             raise Refused(self.problems)
         return Network(self.graph, tuple(self.layers), tuple(self.calls), output, channels_first(shape), last)
 
-    def _run(self, graph: Graph, given: int, prefix: str, trainable: bool) -> int:
-        """The value that is the output of `graph`, called on the value `given`."""
+    def _run(self, graph: Graph, given: int, prefix: str, trainable: bool, training: bool | None) -> int:
+        """The value that is the output of `graph`, called on the value `given` in the mode `training`."""
         values: list[int] = []
         for node in graph.nodes:
             entry = graph.entries[node.entry]
             inputs = tuple(given if index == GIVEN else values[index] for index in node.inputs)
             name, learns = prefix + entry.name, trainable and graph.trainable
+            mode = training if node.training is None else node.training
             if isinstance(entry.content, Graph):
                 self._expect(entry, entry.content, inputs)
-                values.append(self._run(entry.content, inputs[0], name + "/", learns))
+                values.append(self._run(entry.content, inputs[0], name + "/", learns, mode))
             elif prefix and isinstance(entry.content, InputLayer):
                 values.append(inputs[0])
             else:
-                values.append(self._call(entry, entry.content, inputs, name, learns))
+                values.append(self._call(entry, node, inputs, name, learns, mode))
         return values[graph.output]
 
     def _expect(self, entry: Entry, graph: Graph, inputs: tuple[int, ...]) -> None:
@@ -268,13 +279,19 @@ class _Flattening:
             self._problem(entry, f"its input is {say(graph.input_shape)}, but it is given {say(shape)}")
             self.shapes[inputs[0]] = None
 
-    def _call(self, entry: Entry, section: LayerSection, inputs: tuple[int, ...], name: str, learns: bool) -> int:
+    def _call(
+        self, entry: Entry, node: Node, inputs: tuple[int, ...], name: str, learns: bool, training: bool | None
+    ) -> int:
+        section = entry.content
+        assert isinstance(section, LayerSection)
         shapes = tuple(shape for value in inputs if (shape := self.shapes[value]) is not None)
         place, output = -1, None
         if len(shapes) == len(inputs):
             if section.trainable and not learns:
                 section = section.model_copy(update={"trainable": False})
             try:
+                if node.numbers:
+                    section = section.with_numbers(node.numbers)
                 section.check(shapes)
                 called = section.output_shape(*shapes)
                 weights = section.weights(*shapes)
@@ -282,7 +299,7 @@ class _Flattening:
                 output = called
             except Misfit as misfit:
                 self._problem(entry, misfit.what, misfit.remedy)
-        self.calls.append(Call(place, inputs))
+        self.calls.append(Call(place, inputs, training))
         self.shapes.append(output)
         return len(self.calls)
 
@@ -294,6 +311,8 @@ class _Flattening:
         first = self.layers[place]
         if first.where != layer.where:
             raise Misfit(f'another layer is called "{layer.name}" too', "give every layer a name of its own")
+        if first.section != layer.section:
+            raise Misfit("it is shared, and cannot be one layer for calls with different numbers")
         if list(map(len, first.shapes)) != list(map(len, layer.shapes)) or first.sizes != layer.sizes:
             one, other = (", ".join(map(say, each.shapes)) for each in (first, layer))
             raise Misfit(f"it is shared, and cannot be one layer for both {one} and {other}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Self
 
-from rml_core.layers.section import LayerSection, Misfit, Run, Shape, say
+from pydantic import Field, PrivateAttr
+
+from rml_core.config.names import OneOf
+from rml_core.layers.activations import named
+from rml_core.layers.section import Applied, LayerSection, Misfit, Run, Shape, say
 
 
 class _Merge(LayerSection):
@@ -13,11 +17,19 @@ class _Merge(LayerSection):
     operation: ClassVar[str]
     least: ClassVar[int] = 1
     most: ClassVar[int | None] = None
+    _numbers: tuple[tuple[int, float], ...] = PrivateAttr(())
+
+    def with_numbers(self, numbers: tuple[tuple[int, float], ...]) -> Self:
+        """Keras writes `x + 3` as a call of Add on x and 3."""
+        called = self.model_copy()
+        called._numbers = numbers
+        return called
 
     def check(self, shapes: tuple[Shape, ...]) -> None:
-        if len(shapes) < self.least or (self.most and len(shapes) > self.most):
+        given = len(shapes) + len(self._numbers)
+        if not shapes or given < self.least or (self.most and given > self.most):
             wants = f"exactly {self.most} inputs" if self.most else f"at least {self.least} inputs"
-            raise Misfit(f"merges {wants}, and is given {len(shapes)}", 'name them in "inbound_nodes"')
+            raise Misfit(f"merges {wants}, and is given {given}", 'name them in "inbound_nodes"')
 
     def output_shape(self, *shapes: Shape) -> Shape:
         merged = shapes[0]
@@ -31,7 +43,7 @@ class _Merge(LayerSection):
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
         from rml_core.layers.modules import merging
 
-        return merging.merge(self.operation, tuple(len(shape) for shape in shapes))
+        return merging.merge(self.operation, tuple(len(shape) for shape in shapes), self._numbers)
 
 
 def _broadcast(one: Shape, other: Shape) -> Shape:
@@ -71,6 +83,12 @@ class Multiply(_Merge):
     operation = "multiply"
 
 
+class Divide(_Merge):
+    """The first of two inputs divided by the second: what Keras 3 writes for `x / y`."""
+
+    operation, least, most = "divide", 2, 2
+
+
 class Average(_Merge):
     """The mean of its inputs, element by element."""
 
@@ -89,11 +107,86 @@ class Minimum(_Merge):
     operation = "minimum"
 
 
+class CustomScaleLayer(_Merge):
+    """The first of two inputs and `scale` times the second (InceptionResNetV2 of `keras.applications`)."""
+
+    operation, least, most = "add_scaled", 2, 2
+
+    scale: float = Field(examples=[0.17])
+    """What the second input is multiplied by."""
+
+    def with_numbers(self, numbers: tuple[tuple[int, float], ...]) -> Self:
+        return super(_Merge, self).with_numbers(numbers)
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import merging
+
+        return merging.add_scaled(tuple(len(shape) for shape in shapes), self.scale)
+
+
+# TensorFlow's functions that Keras 2 writes as layers: what computes them here, an operation or an activation.
+OPERATIONS = {
+    "__operators__.add": "add",
+    "math.add": "add",
+    "math.subtract": "subtract",
+    "math.multiply": "multiply",
+    "math.truediv": "divide",
+    "math.divide": "divide",
+    "math.maximum": "maximum",
+    "math.minimum": "minimum",
+    "identity": "linear",
+    "nn.relu": "relu",
+    "nn.relu6": "relu6",
+    "nn.elu": "elu",
+    "nn.selu": "selu",
+    "nn.silu": "silu",
+    "nn.softmax": "softmax",
+    "nn.softplus": "softplus",
+    "nn.log_softmax": "log_softmax",
+    "nn.sigmoid": "sigmoid",
+    "math.sigmoid": "sigmoid",
+    "math.tanh": "tanh",
+    "math.exp": "exponential",
+}
+_PAIRWISE = ("add", "subtract", "multiply", "divide", "maximum", "minimum")
+
+
+class TFOpLambda(_Merge):
+    """A function of TensorFlow in the place of a layer, as Keras 2 writes `x + 3`."""
+
+    function: Annotated[str, OneOf("function", *OPERATIONS)] = Field(examples=["math.multiply"])
+    """Which one."""
+
+    @property
+    def applied(self) -> Applied:
+        name = OPERATIONS[self.function]
+        return Applied() if name in _PAIRWISE else named(name)
+
+    def check(self, shapes: tuple[Shape, ...]) -> None:
+        given, wanted = len(shapes) + len(self._numbers), 1 + (OPERATIONS[self.function] in _PAIRWISE)
+        if not shapes or given != wanted:
+            raise Misfit(f"{self.function} takes {wanted} input{'s'[: wanted - 1]}, and is given {given}")
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import merging
+
+        name = OPERATIONS[self.function]
+        if name not in _PAIRWISE:
+            return None
+        return merging.merge(name, tuple(len(shape) for shape in shapes), self._numbers)
+
+    def fresh(self, shapes: tuple[Shape, ...]) -> bool:
+        return OPERATIONS[self.function] in _PAIRWISE
+
+
 class Concatenate(_Merge):
     """Its inputs one behind the other along an axis."""
 
     axis: int = -1
     """The axis that they are joined along, as Keras counts: 0 is the batch, -1 the channels."""
+
+    def with_numbers(self, numbers: tuple[tuple[int, float], ...]) -> Self:
+        return super(_Merge, self).with_numbers(numbers)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         first = shapes[0]

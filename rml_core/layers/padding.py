@@ -32,7 +32,7 @@ def windows(length: int | None, reach: int, stride: int, padding: int | str) -> 
     """How many windows there are along an axis: below 1 where not even one fits."""
     if length is None:
         return None
-    if padding == "same":
+    if padding in ("same", "causal"):
         return -(-length // stride)
     around = 0 if padding == "valid" else 2 * int(padding)
     return (length + around - reach) // stride + 1

@@ -63,6 +63,32 @@ class Reshape(LayerSection):
         return reshaping.reshape(len(shapes[0]), self.target_shape)
 
 
+def _order(value: object) -> object:
+    if not isinstance(value, list | tuple) or sorted(value, key=str) != list(range(1, len(value) + 1)):
+        raise wrong(f"{shown(value)} is not an order of the axes", "each axis once, counted from 1: [2, 1] swaps two")
+    return tuple(value)
+
+
+class Permute(LayerSection):
+    """Its axes in another order."""
+
+    dims: Annotated[Sizes, BeforeValidator(_order)] = Field(examples=[[2, 1, 3]])
+    """Which of the input's axes each one is, channels last, counted from 1; the batch stays."""
+
+    def check(self, shapes: tuple[Shape, ...]) -> None:
+        super().check(shapes)
+        if len(self.dims) != len(shapes[0]):
+            raise Misfit(f"orders {len(self.dims)} axes, and is given {say(shapes[0])}")
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return tuple(shapes[0][axis - 1] for axis in self.dims)
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.permute(self.dims)
+
+
 class _UpSampling(LayerSection):
     """Larger by a factor an axis; elements are repeated, or interpolated."""
 
@@ -95,9 +121,9 @@ class UpSampling2D(_UpSampling):
     rank = 2
 
     interpolation: Annotated[
-        str, OneOf("interpolation", "nearest", "bilinear", later=("bicubic", "lanczos3", "lanczos5", "area"))
+        str, OneOf("interpolation", "nearest", "bilinear", "bicubic", "lanczos3", "lanczos5", "area")
     ] = "nearest"
-    """How new elements come about."""
+    """How new elements come about; bicubic and lanczos as TensorFlow's, area is nearest."""
 
     def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
         from rml_core.layers.modules import reshaping
@@ -109,6 +135,17 @@ class UpSampling3D(_UpSampling):
     rank = 3
 
 
+def _pairs(value: Any, rank: int) -> tuple[Pair, ...]:
+    """An integer; one an axis; or a pair an axis. In one dimension a list is the pair."""
+    axes = value if isinstance(value, list | tuple) else [value] * rank
+    if rank == 1 and isinstance(value, list | tuple) and len(value) == 2:
+        axes = [value]
+    if len(axes) != rank:
+        raise wrong(f"{shown(value)} does not fit", f"an integer, or a list of {rank}: integers, or [before, after]")
+    pairs = (per_axis(axis, 2, least=0) for axis in axes)
+    return tuple((before, after) for before, after in pairs)
+
+
 class _ZeroPadding(LayerSection):
     """Zeros around."""
 
@@ -118,17 +155,9 @@ class _ZeroPadding(LayerSection):
 
     @field_validator("padding", mode="before", json_schema_input_type=OneOrEach | list[Pair])
     @classmethod
-    def _pairs(cls, value: Any) -> object:
-        """An integer; one an axis; or a pair an axis. In one dimension a list is the pair."""
+    def _one_an_axis(cls, value: Any) -> object:
         assert cls.rank is not None
-        axes = value if isinstance(value, list | tuple) else [value] * cls.rank
-        if cls.rank == 1 and isinstance(value, list | tuple) and len(value) == 2:
-            axes = [value]
-        if len(axes) != cls.rank:
-            raise wrong(
-                f"{shown(value)} does not fit", f"an integer, or a list of {cls.rank}: integers, or [before, after]"
-            )
-        return tuple(per_axis(axis, 2, least=0) for axis in axes)
+        return _pairs(value, cls.rank)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
@@ -150,4 +179,44 @@ class ZeroPadding2D(_ZeroPadding):
 
 
 class ZeroPadding3D(_ZeroPadding):
+    rank = 3
+
+
+class _Cropping(LayerSection):
+    """Without its borders."""
+
+    cropping: tuple[Pair, ...] = Field(default=1, validate_default=True, examples=[1])
+    """How many are cut off on each side: for all axes, one an axis, or [before, after] an axis."""
+    data_format: ChannelsLast = None
+
+    @field_validator("cropping", mode="before", json_schema_input_type=OneOrEach | list[Pair])
+    @classmethod
+    def _one_an_axis(cls, value: Any) -> object:
+        assert cls.rank is not None
+        return _pairs(value, cls.rank)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        sizes = tuple(
+            None if size is None else size - sum(pair) for size, pair in zip(shape, self.cropping, strict=False)
+        )
+        if any(size is not None and size < 1 for size in sizes):
+            raise Misfit(f"nothing is left of its input {say(shape)}: its output would be {say((*sizes, shape[-1]))}")
+        return (*sizes, shape[-1])
+
+    def module(self, shapes: tuple[Shape, ...], keras_version: int) -> Run | None:
+        from rml_core.layers.modules import reshaping
+
+        return reshaping.cropping(self.cropping)
+
+
+class Cropping1D(_Cropping):
+    rank = 1
+
+
+class Cropping2D(_Cropping):
+    rank = 2
+
+
+class Cropping3D(_Cropping):
     rank = 3

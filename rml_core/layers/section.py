@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator
 
@@ -57,6 +57,7 @@ class Applied:
     negative_slope: float = 0.0
     max_value: float | None = None
     threshold: float = 0.0
+    alpha: float = 1.0
 
 
 def say(shape: Shape) -> str:
@@ -132,6 +133,8 @@ class LayerSection(Section):
 
     rank: ClassVar[int | None] = None
     """How many spatial axes its input must have."""
+    modal: ClassVar[bool] = False
+    """Whether it computes differently in training: its module takes `training`, None for the mode of the whole."""
 
     name: str | None = None
     """What checkpoints, connections and messages call the layer. None: its class's name, numbered."""
@@ -170,6 +173,10 @@ class LayerSection(Section):
         if self.rank is not None and len(shapes[0]) != self.rank + 1:
             wants = ", ".join(["size"] * self.rank + ["channels"])
             raise Misfit(f"needs an input ({wants}), and is given {say(shapes[0])}")
+
+    def with_numbers(self, numbers: tuple[tuple[int, float], ...]) -> Self:
+        """The same layer for a call of which some operands, (which, its value), are numbers; raises `Misfit`."""
+        raise Misfit(f"takes the outputs of layers, and is given {listed(shown(number) for _, number in numbers)}")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         """The output's shape for inputs that `check` has passed; raises `Misfit`."""

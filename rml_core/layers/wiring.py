@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rml_core.config.problem import Problem, Refused, nearest, shown
@@ -16,6 +17,19 @@ _NODES = 'what Keras writes: [[["layer", 0, 0, {}]]]'
 # An output as the file refers to it: the layer's name and which of its calls, counted from 0; None: the graph's input.
 Reference = tuple[str, int] | None
 LAST = -1
+# In the place of a layer's name: what Keras 2 writes where the first operand is a number.
+_CONSTANT = "_CONSTANT_VALUE"
+# The operands that Keras 2 hands on by name, in their order.
+_OPERANDS = ("x", "y")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What feeds one call: outputs, and in their places among the operands the numbers; `training` as asked for."""
+
+    inputs: tuple[Reference, ...]
+    numbers: tuple[tuple[int, float], ...] = ()
+    training: bool | None = None
 
 
 def path(where: str, part: str | int) -> str:
@@ -60,7 +74,7 @@ class _Wiring:
         if self.problems:
             raise Refused(self.problems)
 
-    def calls(self, index: int, item: Mapping[str, Any]) -> Iterator[list[Reference]]:
+    def calls(self, index: int, item: Mapping[str, Any]) -> Iterator[Wire]:
         """What feeds each call of an entry; without connections that is the entry before."""
         inbound = item.get("inbound_nodes") or []
         where = path(self.entries[index].where, "inbound_nodes")
@@ -69,40 +83,85 @@ class _Wiring:
         elif isinstance(self.entries[index].content, InputLayer):
             if inbound:
                 self.problem(where, "an input is fed by nothing", "[]")
-            yield [None]
+            yield Wire((None,))
         elif not inbound:
-            yield [(self.entries[index - 1].name, LAST)] if index else [None]
+            yield Wire(((self.entries[index - 1].name, LAST) if index else None,))
         else:
             for number, node in enumerate(inbound):
-                yield list(self._references(node, path(where, number)))
+                yield self._wire(node, path(where, number))
 
-    def _references(self, node: object, where: str) -> Iterator[Reference]:
-        """The outputs that feed one call: `[["a", 0, 0, {}], ...]`, or Keras 3's `{"args": ..., "kwargs": ...}`."""
-        found = []
+    def _wire(self, node: object, where: str) -> Wire:
+        """One call: `[["a", 0, 0, {}], ...]`, or Keras 3's `{"args": ..., "kwargs": ...}`."""
+        found: list[tuple[str, int] | float] = []
+        modes: list[bool] = []
         if isinstance(node, Mapping) and "args" in node:
-            found = list(self._arguments(node["args"], path(where, "args")))
-            self._plain(node.get("kwargs"), path(where, "kwargs"))
+            found += self._arguments(node["args"], path(where, "args"))
+            found += self._named(node.get("kwargs"), modes, path(where, "kwargs"))
         elif isinstance(node, list) and node and isinstance(node[0], str):
-            found = [self._reference(node, where)]
+            found += self._operands(node, modes, where)
         elif isinstance(node, list) and node:
-            found = [self._reference(part, path(where, number)) for number, part in enumerate(node)]
+            for number, part in enumerate(node):
+                found += self._operands(part, modes, path(where, number))
         else:
             self.problem(where, f"{shown(node)} does not say what feeds the layer", _NODES)
-        yield from (reference for reference in found if reference)
+        numbers = tuple((place, each) for place, each in enumerate(found) if isinstance(each, float))
+        inputs = tuple(each for each in found if not isinstance(each, float))
+        return Wire(inputs, numbers, modes[0] if modes else None)
 
-    def _arguments(self, value: object, where: str) -> Iterator[Reference]:
+    def _arguments(self, value: object, where: str) -> Iterator[tuple[str, int] | float]:
+        """What Keras 3 writes: tensors, numbers, and lists of them."""
         if isinstance(value, list):
             for number, part in enumerate(value):
                 yield from self._arguments(part, path(where, number))
         elif isinstance(value, Mapping) and value.get("class_name") == "__keras_tensor__":
             config = value.get("config")
             history = config.get("keras_history") if isinstance(config, Mapping) else None
-            yield self._reference(history, path(where, "config.keras_history"))
+            reference = self._reference(history, path(where, "config.keras_history"))
+            if reference:
+                yield reference
+        elif type(value) in (int, float):
+            yield float(value)  # type: ignore[arg-type]
         elif value is not None:
             self.problem(where, f"{shown(value)} is not the output of a layer", "__keras_tensor__")
 
+    def _named(self, arguments: object, modes: list[bool], where: str) -> Iterator[tuple[str, int] | float]:
+        """Keras 3's arguments by name: those that are null change nothing."""
+        left: dict[str, object] = {}
+        for name, value in arguments.items() if isinstance(arguments, Mapping) else ():
+            if name == "training" and isinstance(value, bool):
+                modes.append(value)
+            elif name != "mask" and isinstance(value, list | Mapping | int | float) and not isinstance(value, bool):
+                yield from self._arguments(value, path(where, name))
+            else:
+                left[name] = value
+        self._plain(left if isinstance(arguments, Mapping) else arguments, where)
+
+    def _operands(self, value: object, modes: list[bool], where: str) -> Iterator[tuple[str, int] | float]:
+        """What Keras 2 writes: `["layer", which call, which of its outputs, {arguments}]`."""
+        arguments = value[3] if isinstance(value, list) and len(value) == 4 else None
+        if isinstance(value, list) and len(value) == 4 and value[0] == _CONSTANT and type(value[2]) in (int, float):
+            yield float(value[2])
+        else:
+            reference = self._reference(value, where)
+            if reference:
+                yield reference
+        if not isinstance(arguments, Mapping):
+            self._plain(arguments, where)
+            return
+        left = dict(arguments)
+        if isinstance(left.get("training"), bool):
+            modes.append(left.pop("training"))
+        for name in _OPERANDS:
+            operand = left.get(name)
+            if type(operand) in (int, float):
+                yield float(left.pop(name))
+            elif isinstance(operand, list):
+                reference = self._reference(left.pop(name), where)
+                if reference:
+                    yield reference
+        self._plain(left, where)
+
     def _reference(self, value: object, where: str) -> Reference:
-        """`["layer", which call, which of its outputs, {arguments}]`."""
         if not isinstance(value, list) or len(value) not in (3, 4) or not isinstance(value[0], str):
             self.problem(where, f"{shown(value)} is not the output of a layer", '["layer", 0, 0]')
             return None
@@ -114,7 +173,6 @@ class _Wiring:
         elif type(tensor) is not int or tensor != 0:
             self.problem(where, f"{shown(tensor)} is not an output of {shown(name)}, which has one", "0")
         else:
-            self._plain(value[3] if len(value) == 4 else None, where)
             return name, call
         return None
 
@@ -122,7 +180,7 @@ class _Wiring:
         """A layer may be called with arguments; those that are null change nothing."""
         if arguments is None or (isinstance(arguments, Mapping) and all(v is None for v in arguments.values())):
             return
-        self.problem(where, f"a call with the arguments {shown(arguments)} is not available yet", "{}")
+        self.problem(where, f"a call with the arguments {shown(arguments)} is not available", '{}, {"training": false}')
 
     def check_inputs(self, declared: object) -> None:
         inputs = [entry for entry in self.entries if isinstance(entry.content, InputLayer)]
@@ -155,12 +213,12 @@ class _Wiring:
             if reference:
                 yield reference
 
-    def resolve(self, calls: list[list[list[Reference]]], output: Reference) -> tuple[list[Node], int | None]:
+    def resolve(self, calls: list[list[Wire]], output: Reference) -> tuple[list[Node], int | None]:
         """References become indices of nodes, which are numbered in the file's order."""
         first = [0]
         for each in calls:
             first.append(first[-1] + len(each))
-        referred = [reference for each in calls for call in each for reference in call] + [output]
+        referred = [reference for each in calls for call in each for reference in call.inputs] + [output]
         shifts = self._shifts([len(each) for each in calls], referred)
 
         def node(reference: Reference) -> int:
@@ -175,7 +233,11 @@ class _Wiring:
                 self.problem(where, f"{shown(name)} has no call {call}, which another layer uses", calls_made)
             return first[place] + index
 
-        nodes = [Node(index, tuple(map(node, call))) for index, each in enumerate(calls) for call in each]
+        nodes = [
+            Node(index, tuple(map(node, call.inputs)), call.numbers, call.training)
+            for index, each in enumerate(calls)
+            for call in each
+        ]
         return nodes, None if output is None else node(output)
 
     def _shifts(self, counts: list[int], referred: list[Reference]) -> list[int]:
@@ -217,7 +279,7 @@ class _Wiring:
             self.problem(self.where, f"the network has several outputs: {listed}", "one output", remedy)
             self.stop()
         rank = {index: number for number, index in enumerate(order)} | {GIVEN: GIVEN}
-        moved = (Node(nodes[index].entry, tuple(rank[source] for source in nodes[index].inputs)) for index in order)
+        moved = (replace(nodes[index], inputs=tuple(rank[source] for source in nodes[index].inputs)) for index in order)
         return tuple(moved), rank[output if output is not None else order[-1]]
 
     def _names(self, nodes: list[Node], indices: list[int]) -> str:

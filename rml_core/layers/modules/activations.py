@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rml_core.layers.section import Applied, Run
 
@@ -21,6 +21,8 @@ def activation(applied: Applied, ndim: int, keras_version: int, inplace: bool) -
         return None
     if name == "relu":
         return _relu(applied, inplace)
+    if name == "elu" and applied.alpha != 1:
+        return partial(F.elu, alpha=applied.alpha)
     if name == "leaky_relu":
         return partial(F.leaky_relu, negative_slope=applied.negative_slope, inplace=inplace)
     if name == "hard_sigmoid":
@@ -43,6 +45,7 @@ _FUNCTIONS: dict[str, Run] = {
     "silu": F.silu,
     "mish": F.mish,
     "exponential": torch.exp,
+    "hard_silu": F.hardswish,
 }
 _INPLACE: dict[str, Run] = {"sigmoid": torch.sigmoid_, "tanh": torch.tanh_}
 
@@ -89,3 +92,18 @@ def _log_softmax_over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 def _softmax_over(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return torch.exp(_log_softmax_over(x, dims))
+
+
+class PReLU(nn.Module):
+    """x: (N, C, *spatial); alpha: the same without N, 1 along the axes that share it."""
+
+    alpha: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("alpha", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.alpha.numel() == self.alpha.shape[0]:
+            return F.prelu(x, self.alpha.reshape(-1))
+        return torch.relu(x) - self.alpha * torch.relu(-x)

@@ -13,7 +13,7 @@ from rml_core.layers.section import Run
 # By rank.
 _CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLVE: dict[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONVOLVE_TRANSPOSED: dict[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -22,24 +22,35 @@ def flat(pairs: tuple[Pair, ...]) -> list[int]:
     return [side for pair in reversed(pairs) for side in pair]
 
 
-class SameConvolution(nn.Module):
-    """A convolution with TensorFlow's `same` padding, which depends on the input's size when it strides.
+def padded(x: Tensor, padding: str | Sizes, reach: Sizes, strides: Sizes) -> tuple[Tensor, Sizes]:
+    """x: (N, C, *spatial) with the zeros that a convolution cannot add itself, and those that it can, an axis."""
+    if not isinstance(padding, str):
+        return x, padding
+    if padding == "valid":
+        return x, (0,) * len(reach)
+    if padding == "causal":
+        return F.pad(x, flat(tuple((size - 1, 0) for size in reach))), (0,) * len(reach)
+    pads = same_each(tuple(x.shape[2:]), reach, strides)
+    if all(before == after for before, after in pads):
+        return x, tuple(before for before, _ in pads)
+    return F.pad(x, flat(pads)), (0,) * len(pads)
+
+
+class PaddedConvolution(nn.Module):
+    """A convolution with padding that is not symmetric, as TensorFlow's `same` when it strides.
 
     x: (N, in, *spatial) -> (N, filters, *ceil(spatial / strides)).
     """
 
-    def __init__(self, plain: nn.Conv1d, reach: Sizes):
+    def __init__(self, plain: nn.Conv1d, padding: str, reach: Sizes):
         super().__init__()
         self.weight, self.bias = plain.weight, plain.bias
-        self.reach, self.stride, self.dilation, self.groups = reach, plain.stride, plain.dilation, plain.groups
-        self._convolve = _CONVOLVE[len(reach)]
+        self.padding, self.reach = padding, reach
+        self.stride, self.dilation, self.groups = plain.stride, plain.dilation, plain.groups
+        self._convolve = CONVOLVE[len(reach)]
 
     def forward(self, x: Tensor) -> Tensor:
-        pads = same_each(tuple(x.shape[2:]), self.reach, self.stride)
-        if all(before == after for before, after in pads):
-            around = tuple(before for before, _ in pads)
-        else:
-            x, around = F.pad(x, flat(pads)), (0,) * len(pads)
+        x, around = padded(x, self.padding, self.reach, self.stride)
         return self._convolve(x, self.weight, self.bias, self.stride, around, self.dilation, self.groups)
 
 
@@ -55,12 +66,19 @@ def convolution(
 ) -> Run:
     reach = tuple(map(extent, kernel_size, dilation))
     make = _CONVOLUTIONS[len(kernel_size)]
-    fixed = max(strides) == 1 and all(size % 2 for size in reach)
-    around: Sizes = tuple(size // 2 if padding == "same" else 0 for size in reach)
-    if not isinstance(padding, str):
-        around = padding
+    padding = constant(padding, reach, strides)
+    around = (0,) * len(reach) if isinstance(padding, str) else padding
     plain = make(inputs, filters, kernel_size, strides, around, dilation, groups, bias, device="meta")
-    return SameConvolution(plain, reach) if padding == "same" and not fixed else plain
+    return PaddedConvolution(plain, padding, reach) if isinstance(padding, str) else plain
+
+
+def constant(padding: str | Sizes, reach: Sizes, strides: Sizes) -> str | Sizes:
+    """The padding as numbers, where they are the same on both sides and for every input."""
+    if padding == "valid":
+        return (0,) * len(reach)
+    if padding == "same" and max(strides) == 1 and all(size % 2 for size in reach):
+        return tuple(size // 2 for size in reach)
+    return padding
 
 
 class CroppedTransposed(nn.Module):

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from rml_core.layers.section import Run
-
-_SPATIAL = {1: nn.Dropout1d, 2: nn.Dropout2d, 3: nn.Dropout3d}
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
-def dropout(rate: float) -> Run:
-    return nn.Dropout(rate)
+class Dropout(nn.Module):
+    """Of elements, each by itself."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """`training`: the mode; None: the module's own."""
+        return F.dropout(x, self.rate, self.training if training is None else training)
 
 
-def spatial_dropout(rate: float, rank: int) -> Run:
-    """Whole channels of a sample are dropped."""
-    return _SPATIAL[rank](rate)
+class DropoutTogether(nn.Module):
+    """Of all elements along some axes together; `together` has an entry for each axis, the batch included."""
+
+    def __init__(self, rate: float, together: tuple[bool, ...]):
+        super().__init__()
+        self.rate, self.together = rate, together
+
+    def forward(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """`training`: the mode; None: the module's own."""
+        if not (self.training if training is None else training):
+            return x
+        shape = [1 if one else size for one, size in zip(self.together, x.shape, strict=True)]
+        return x * F.dropout(x.new_ones(shape), self.rate)

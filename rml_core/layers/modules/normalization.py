@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe and Szegedy, arXiv:1502.03167) of tensors (N, C, *spatial) or (N, C)."""
+"""Normalisation of tensors (N, C, *spatial) or (N, C)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 class BatchNorm(nn.Module):
     """`update`: the weight of the new value in the moving statistics. `unbiased`: the moving variance's estimate.
 
-    `frozen`: the moving statistics are used and kept in training too.
+    `frozen`: the moving statistics are used and kept in training too. `dim`: the axis of the tensor that keeps its
+    own statistics.
     """
 
     weight: Tensor | None
@@ -18,8 +19,9 @@ class BatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, update: float, epsilon: float, unbiased: bool, frozen: bool):
+    def __init__(self, channels: int, update: float, epsilon: float, unbiased: bool, frozen: bool, dim: int):
         super().__init__()
+        self.dim = dim
         self.channels, self.update, self.epsilon = channels, update, epsilon
         self.unbiased, self.frozen = unbiased, frozen
         self.register_parameter("weight", None)
@@ -27,9 +29,17 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.empty(channels, device="meta"))
         self.register_buffer("running_var", torch.empty(channels, device="meta"))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """`training`: the mode; None: the module's own."""
+        if self.frozen or training is None:
+            training = self.training and not self.frozen
+        if self.dim == 1:
+            return self._normalized(x, training)
+        return self._normalized(x.transpose(1, self.dim), training).transpose(1, self.dim)
+
+    def _normalized(self, x: Tensor, training: bool) -> Tensor:
         mean, variance, update = self.running_mean, self.running_var, self.update
-        if not self.training or self.frozen:
+        if not training:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.epsilon)
         count = x.numel() // self.channels
         if count == 1:
@@ -53,3 +63,75 @@ class BatchNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.channels}, update={self.update}, epsilon={self.epsilon}, frozen={self.frozen}"
+
+
+class LayerNorm(nn.Module):
+    """Over `dims` of a tensor of 1 + `axes` axes. weight, bias: the sizes of `dims`."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, dims: tuple[int, ...], axes: int, epsilon: float):
+        super().__init__()
+        self.dims, self.epsilon = dims, epsilon
+        self.whole, self.channels = len(dims) == axes, dims == (1,)
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.whole:
+            return F.layer_norm(x, x.shape[1:], self.weight, self.bias, self.epsilon)
+        if self.channels:
+            # No copy where the memory is channels-last.
+            y = F.layer_norm(x.movedim(1, -1), (x.shape[1],), self.weight, self.bias, self.epsilon)
+            return y.movedim(-1, 1)
+        variance, mean = torch.var_mean(x, self.dims, correction=0, keepdim=True)
+        y = (x - mean) * torch.rsqrt(variance + self.epsilon)
+        shape = [size if axis in self.dims else 1 for axis, size in enumerate(x.shape)]
+        y = y if self.weight is None else y * self.weight.reshape(shape)
+        return y if self.bias is None else y + self.bias.reshape(shape)
+
+
+class GroupNorm(nn.Module):
+    """Over each sample's groups of channels. weight, bias: (C)."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, groups: int, epsilon: float):
+        super().__init__()
+        self.groups, self.epsilon = groups, epsilon
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Not torch.nn.functional's, which refuses groups of one number: those become beta.
+        return torch.group_norm(x, self.groups, self.weight, self.bias, self.epsilon)
+
+
+class InstanceNorm(nn.Module):
+    """Over each sample's places. weight, bias, running_mean, running_var: (C), None where there is none.
+
+    `update`: the weight of the new value in the moving statistics. `frozen`: they are used and kept in training too.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+    def __init__(self, update: float, epsilon: float, frozen: bool):
+        super().__init__()
+        self.update, self.epsilon, self.frozen = update, epsilon, frozen
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
+        self.register_buffer("running_mean", None)
+        self.register_buffer("running_var", None)
+
+    def forward(self, x: Tensor, training: bool | None = None) -> Tensor:
+        """`training`: the mode; None: the module's own."""
+        if self.frozen or training is None:
+            training = self.training and not self.frozen
+        mean, variance = self.running_mean, self.running_var
+        own = training or mean is None
+        return F.instance_norm(x, mean, variance, self.weight, self.bias, own, self.update, self.epsilon)
