@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +127,66 @@ def rml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return int(ended.value.code or 0), output, errors
 
     return call
+
+
+class _Server(ThreadingHTTPServer):
+    """`asked`: what was asked of it. `parts`: it gives parts of files, as most servers do and Python's does not.
+    `status`: what it answers instead of a file, as 403."""
+
+    daemon_threads = True
+    asked: list[str]
+    parts = True
+    status: int | None = None
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, *arguments: object) -> None:
+        self.server.asked.append(f"{self.command} {self.path}")
+
+    def end_headers(self) -> None:
+        if self.server.parts:
+            self.send_header("Accept-Ranges", "bytes")
+        super().end_headers()
+
+    def send_head(self) -> Any:
+        if self.server.status is not None:
+            self.send_error(self.server.status)
+            return None
+        path, wanted = Path(self.translate_path(self.path)), self.headers.get("Range")
+        if wanted is None or not self.server.parts or not path.is_file():
+            return super().send_head()
+        first, last = wanted.removeprefix("bytes=").split("-")
+        content = path.read_bytes()
+        part = content[int(first) : int(last) + 1 if last else None]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
+        self.end_headers()
+        return io.BytesIO(part)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[_Server]:
+    """A web server for the test's own folder, at `http://127.0.0.1:<web.server_port>`."""
+    with _Server(("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path))) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Any]:
+    """fsspec's `memory://`, empty."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]

@@ -43,7 +43,7 @@ def problem_of(path: str, where: str = "") -> Problem | None:
         except ImportError as error:
             text = " ".join(str(error).split())
             what = f"{shown(path)}: the package that reads {protocol}:// is not installed"
-            return Problem(where, what, remedy=text[:1].lower() + text[1:])
+            return Problem(where, what, remedy=text)
         except ValueError:
             return Problem(where, f"{shown(path)}: {protocol}:// is not known", PATHS)
     return None

@@ -33,6 +33,8 @@ STATES = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "generation", "che
 TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "updated", "created")
 # Stands for the state of files of which a server says none: what was made from them is not used by another process.
 UNKNOWN_STATE = uuid.uuid4().hex
+# HTTP's words for it.
+NOT_THERE = (404, 410)
 
 _shared: dict[str, Any] = {}
 
@@ -43,7 +45,7 @@ def text_of(path: AnyPath) -> str:
     host = options.get("host")
     if not host or text.startswith(HTTP) or f"//{host}" in text:
         return text
-    user = ":".join(quote(str(options[key]), safe="") for key in ("username", "password") if options.get(key))
+    user = ":".join(str(options[key]) for key in ("username", "password") if options.get(key))
     port = f":{options['port']}" if options.get("port") else ""
     protocol, _, rest = text.partition("://")
     return f"{protocol}://{user + '@' if user else ''}{host}{port}/{rest.lstrip('/')}"
@@ -100,7 +102,7 @@ def find(folder: File) -> list[str]:
     with _as_os_error():
         files, inside = _files_at(folder)
         top = inside.rstrip("/") + "/"
-        found = [path for path in files.find(inside) if path.startswith(top)]
+        found = [path for path in _search(files, inside) if path.startswith(top)]
     names = [path[len(top) :] for path in found]
     return [unquote(name) for name in names if not re.search("[?#]", unquote(name))] if _is_http(folder) else names
 
@@ -153,6 +155,28 @@ def fetched(path: AnyPath) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _search(files: Any, folder: str) -> list[str]:
+    """The paths of all files below `folder`. fsspec's own search, which not every filesystem replaces by a better one,
+    leaves out the folders that it cannot list."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    if files.async_impl and type(files)._find is not AsyncFileSystem._find:
+        return files.find(folder)
+    if not files.async_impl and type(files).find is not AbstractFileSystem.find:
+        return files.find(folder)
+    found, folders, seen = [], [folder], {folder.rstrip("/")}
+    while folders:
+        for entry in files.ls(folders.pop(), detail=True):
+            name = entry["name"].rstrip("/")
+            if entry["type"] != "directory":
+                found.append(name)
+            elif name not in seen and name.startswith(folder.rstrip("/")):
+                seen.add(name)
+                folders.append(entry["name"])
+    return found
+
+
 def _is_http(path: File) -> bool:
     return str(path).partition("://")[0] in HTTP
 
@@ -177,9 +201,12 @@ def _files_at(path: File) -> tuple[Any, str]:
 def _as_os_error() -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
     except Exception as error:
+        # fsspec's HTTP says of everything that there is no such file, and knows better.
+        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+            error = error if getattr(error.__cause__, "status", None) in NOT_THERE else error.__cause__
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
         # Whoever gives an exception words of its own means them to be read.
         said = error.strerror if isinstance(error, OSError) and type(error).__str__ is OSError.__str__ else ""
         text = " ".join((said or str(error) or type(error).__name__).split())
