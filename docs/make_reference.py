@@ -95,7 +95,6 @@ def text() -> str:
         LAYERS_HEAD,
         fence(SKIP),
         table(("class", "meaning", "keys of `config`", "example"), map(layer, layers.LAYERS.items())),
-        not_yet(layers.LATER),
         "### Keys of layers\n",
         "Every layer takes these:\n",
         keys(layers.LayerSection),
@@ -113,8 +112,8 @@ def text() -> str:
         "Numbers are drawn from the run's `seed`.\n",
         table(("initialiser", "keys of `config` (default)"), map(initialiser, INITIALIZERS.items())),
         "### Regularisers\n",
-        'By name, `"l2"`, or as Keras writes them, `{"class_name": "L2", "config": {"l2": 0.01}}`. They are part of the '
-        "loss that is minimised and logged, in training and in evaluation, as Keras reports it.\n",
+        'By name, `"l2"`, or as Keras writes them, `{"class_name": "L2", "config": {"l2": 0.01}}`. They are part of '
+        "the loss that is minimised and logged, in training and in evaluation, as Keras reports it.\n",
         table(
             ("regulariser", "adds to the loss", "keys of `config` (default)"), map(regulariser, REGULARIZERS.items())
         ),

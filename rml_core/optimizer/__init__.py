@@ -1,5 +1,7 @@
 """The `optimizer` section: how gradients become new weights."""
 
+from rml_core.optimizer.lamb import LAMB
+from rml_core.optimizer.lars import LARS
 from rml_core.optimizer.section import OptimizerSection
 from rml_core.optimizer.torch_native import SGD, Adagrad, Adam, AdamW, RMSprop
 
@@ -9,8 +11,10 @@ OPTIMIZERS: dict[str, type[OptimizerSection]] = {
     "Adam": Adam,
     "AdamW": AdamW,
     "RMSprop": RMSprop,
+    "LARS": LARS,
+    "LAMB": LAMB,
 }
 
-LATER = ("LARS", "LAMB", "Hessian")
+LATER = ("Hessian",)
 
 __all__ = ["LATER", "OPTIMIZERS", "OptimizerSection"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from rml_core.config.names import OneOf, wrong
-from rml_core.config.problem import Problem, Refused
+from rml_core.optimizer.making import trainable, uncompiled
 from rml_core.optimizer.section import OptimizerSection
 
 if TYPE_CHECKING:
@@ -19,10 +18,9 @@ NotNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class SGD(OptimizerSection):
-    """Stochastic gradient descent, with momentum."""
+class Momentum(OptimizerSection):
+    """The keys of SGD, and of what is made of it."""
 
-    type: Annotated[str, OneOf("optimizer", "SGD")]
     momentum: NotNegative = Field(0.0, examples=[0.9])
     """The weight of the old velocity."""
     weight_decay: NotNegative = 0.0
@@ -39,6 +37,12 @@ class SGD(OptimizerSection):
         if self.nesterov and self.dampening != 0:
             raise wrong("true does not go with dampening", remedy='remove "dampening"', key="nesterov")
         return self
+
+
+class SGD(Momentum):
+    """Stochastic gradient descent, with momentum."""
+
+    type: Annotated[str, OneOf("optimizer", "SGD")]
 
     def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
         import torch
@@ -77,7 +81,9 @@ class Adagrad(OptimizerSection):
         )
 
 
-class _AdamKeys(OptimizerSection):
+class Moments(OptimizerSection):
+    """The keys of Adam, and of what is made of it."""
+
     beta1: Decay = 0.9
     """The weight of the old mean of the gradient."""
     beta2: Decay = 0.999
@@ -99,7 +105,7 @@ class _AdamKeys(OptimizerSection):
         }
 
 
-class Adam(_AdamKeys):
+class Adam(Moments):
     """Running means of the gradient and of its square (Kingma, Ba, arXiv:1412.6980)."""
 
     type: Annotated[str, OneOf("optimizer", "Adam")]
@@ -110,7 +116,7 @@ class Adam(_AdamKeys):
         return _build(torch.optim.Adam, parameters, ("cpu", "cuda"), **self._arguments())
 
 
-class AdamW(_AdamKeys):
+class AdamW(Moments):
     """Adam with a weight decay of its own (Loshchilov, Hutter, arXiv:1711.05101)."""
 
     type: Annotated[str, OneOf("optimizer", "AdamW")]
@@ -160,25 +166,7 @@ def _build(
     **arguments: Any,
 ) -> torch.optim.Optimizer:
     """`fused_on`: the devices that torch 2.6 and later have a fused kernel for."""
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    if not trainable:
-        raise Refused([Problem("neural_network.layers", "no layer has a trainable weight", remedy=_UNFREEZE)])
-    if all(weight.device.type in fused_on and weight.is_floating_point() for weight in trainable):
+    weights = trainable(parameters)
+    if all(weight.device.type in fused_on and weight.is_floating_point() for weight in weights):
         arguments["fused"] = True
-    return _uncompiled(optimizer)(trainable, **arguments)
-
-
-def _uncompiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """`kind` without the wrappers that load torch.compile's machinery, a second's work, to tell it to keep out.
-
-    Nothing here is compiled: what the wrappers guard is the same without them.
-    """
-    import torch
-
-    guarded = ("add_param_group", "state_dict", "load_state_dict")
-    plain: dict[str, Any] = {name: inspect.unwrap(getattr(kind, name)) for name in guarded}
-    plain["step"] = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(kind.__name__, (kind,), plain)
-
-
-_UNFREEZE = 'set "trainable": true on a layer with weights, or leave out "data.input_path" to evaluate only'
+    return uncompiled(optimizer)(weights, **arguments)

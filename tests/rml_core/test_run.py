@@ -258,11 +258,11 @@ def _layers() -> str:
 
 def test_what_is_not_there_yet_is_refused_by_name():
     section = copy.deepcopy(FULL)
-    section[ROOT]["optimizer"]["type"] = "lars"
+    section[ROOT]["optimizer"]["type"] = "hessian"
     section[ROOT]["loss"]["function"] = "Focal"
     section[ROOT]["data"]["input_type"] = "hdf5"
     said = refused(lambda: read(section))
-    assert 'neural_network.optimizer.type: optimizer "LARS" is not available yet\n' in said
+    assert 'neural_network.optimizer.type: optimizer "Hessian" is not available yet\n' in said
     assert 'neural_network.loss.function: loss function "Focal" is not available yet\n' in said
     assert 'neural_network.data.input_type: data type "hdf5" is not available yet\n' in said
 
