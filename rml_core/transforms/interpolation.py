@@ -13,7 +13,7 @@ import numpy as np
 
 from rml_core.transforms.section import FILLED
 
-# OpenCV has an exact and fast path for up to four channels; from 128 channels on (OpenCV 5) it takes none.
+# More channels go in groups: OpenCV has an upper limit, and its exact paths are for few of them.
 GROUP = 4
 # The types whose elements OpenCV moves as they are: it takes int64 for int32.
 MOVED = frozenset(np.dtype(name) for name in ("uint8", "int8", "uint16", "int16", "int32", "float32", "float64"))
@@ -75,11 +75,16 @@ def moved(array: np.ndarray, back: np.ndarray, mask: bool) -> np.ndarray:
 
 def _warped(group: np.ndarray, back: np.ndarray, border: int) -> np.ndarray:
     height, width, channels = group.shape
-    # Of three channels each pixel is gathered by itself: with a fourth one it is twice as fast, and the bits are the
-    # same.
-    array = cv2.cvtColor(group, cv2.COLOR_BGR2BGRA) if channels == 3 else group
+    # Of two channels OpenCV rounds places to a 32nd of a pixel. Of three it gathers each by itself: with a fourth one
+    # it is twice as fast, and the bits are the same.
+    if channels == 2:
+        array = np.concatenate([group, np.zeros_like(group)], axis=2)
+    else:
+        array = cv2.cvtColor(group, cv2.COLOR_BGR2BGRA) if channels == 3 else group
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     turned = cv2.warpAffine(array, back, (width, height), flags=flags, borderMode=border, borderValue=(0, 0, 0, 0))
+    if channels == 2:
+        return np.ascontiguousarray(turned[:, :, :2])
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_BGRA2BGR) if channels == 3 else turned)
 
 

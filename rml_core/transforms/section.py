@@ -80,4 +80,5 @@ def known(shape: Shape) -> bool:
 
 def size_of(shape: Shape) -> str:
     """`640 x 480 (width x height)`, as the run file's sizes are ordered."""
-    return f"{shape[1]} x {shape[0]} (width x height)"
+    height, width = ("?" if size is None else size for size in shape[:2])
+    return f"{width} x {height} (width x height)"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rml_core.config.seed import generator
 from rml_core.transforms import TRANSFORMS
-from rml_core.transforms.geometry import CenterCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
+from rml_core.transforms.geometry import CenterCrop, JitterCrop, RandomHorizontalFlip, RandomVerticalFlip, Resize
 from rml_core.transforms.section import DoesNotFit
 
 Sizes = st.integers(1, 12)
@@ -93,3 +93,55 @@ def test_flips(flip, axis):
 def test_the_table_says_each_transforms_own_key():
     for name, model in TRANSFORMS.items():
         assert list(model.model_fields) == [name]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 0.999), st.integers(0, 10_000), st.booleans())
+def test_jitter_crop_cuts_the_same_from_both_sides_of_an_axis(height, width, cmax, index, mask):
+    array = picture(height, width, 1)
+    jitter = JitterCrop(jitter_crop=cmax)
+    draw = jitter.draw(generator(0, "draw", index), array.shape)
+    assert ((draw >= 0) & ((draw < cmax) | (cmax == 0))).all()
+    cropped = jitter.apply(array, draw, mask)
+    top, left = (round(c * size / 2) for c, size in zip(draw, (height, width), strict=True))
+    # Of the shortest axes a pixel stays.
+    top, left = min(top, (height - 1) // 2), min(left, (width - 1) // 2)
+    np.testing.assert_array_equal(cropped, array[top : height - top, left : width - left])
+    least = jitter.least(array.shape)
+    assert all(low <= size <= high for low, size, high in zip(least, cropped.shape, array.shape, strict=True))
+    assert jitter.shape(array.shape) == array.shape
+
+
+def test_jitter_crop_of_unknown_sizes_is_unknown():
+    assert JitterCrop(jitter_crop=0.5).least((None, 30, 2)) == (None, 14, 2)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int32", "uint32", "int64", "uint64", "float16", "float64"])
+@pytest.mark.parametrize("channels", [1, 3, 5, 200])
+def test_what_moves_by_whole_pixels_may_be_of_any_type(dtype, channels):
+    array = (picture(5, 7, channels, "float64") / 9).astype(dtype)
+    if dtype in ("int64", "uint64"):
+        array = array + np.array(2**60, dtype)
+    flipped = RandomHorizontalFlip(random_horizontal_flip=1).apply(array, True)
+    assert flipped.dtype == array.dtype
+    np.testing.assert_array_equal(flipped, array[:, ::-1])
+    np.testing.assert_array_equal(JitterCrop(jitter_crop=0.9).apply(array, np.array([0.4, 0.5])), array[1:-1, 2:-2])
+    enlarged = Resize(resize=(14, 10)).apply(array, mask=True)
+    assert enlarged.dtype == array.dtype
+    np.testing.assert_array_equal(enlarged, array.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("channels", [2, 5, 9, 200])
+def test_resize_takes_any_number_of_channels(channels):
+    array = picture(5, 7, channels, "float32")
+    resized = Resize(resize=(9, 11)).apply(array)
+    np.testing.assert_allclose(resized, bilinear(array, 9, 11), rtol=1e-4)
+
+
+def test_a_flip_of_a_view_is_the_flip_of_what_it_shows():
+    whole = picture(9, 12, 4)
+    for view in (whole[2:7, 1:9], whole[:, :, 1:3], whole[::2, ::3], whole[::-1], whole.transpose(1, 0, 2)):
+        for axis, flip in enumerate(
+            (RandomVerticalFlip(random_vertical_flip=1), RandomHorizontalFlip(random_horizontal_flip=1))
+        ):
+            np.testing.assert_array_equal(flip.apply(view, True), np.flip(view, axis))
