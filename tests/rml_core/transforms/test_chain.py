@@ -93,7 +93,7 @@ EVERY_RANDOM = (
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000))
 def test_a_mask_follows_its_picture_through_every_random_transform(index):
-    """A picture of two flat halves and the mask of one of them stay in register, but for what is blurred along the edges."""
+    """A picture of two halves and the mask of one of them stay in register, but for what is blurred along the edges."""
     halves = np.zeros((40, 40, 1), np.uint8)
     halves[:, 20:] = 200
     shared = transforms(*EVERY_RANDOM, ("resize", [32, 32]))
