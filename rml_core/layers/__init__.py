@@ -155,4 +155,5 @@ LAYERS: dict[str, type[LayerSection]] = {
     "LayerScale": LayerScale,
 }
 
-LATER: tuple[str, ...] = ()
+# Keras's layers that cannot be in the language, and what to do about one.
+REMEDIES = {"Lambda": "a Lambda holds Python code, which is never run: say the same with layers of the language"}

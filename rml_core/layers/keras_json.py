@@ -12,7 +12,7 @@ from rml_core.config.names import unknown_name
 from rml_core.config.paths import problem_of, resolve
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import parse
-from rml_core.layers import LATER, LAYERS
+from rml_core.layers import LAYERS, REMEDIES
 from rml_core.layers.graph import GIVEN, Entry, Graph, Node
 from rml_core.layers.inputs import InputLayer
 from rml_core.layers.section import LayerSection, Shape
@@ -93,7 +93,7 @@ class _Reader:
         known = self._keys(source, (*_LAYER_KEYS, "keras_version", "backend"), _SILENT_KEYS, where)
         name = source.get("class_name")
         if not isinstance(name, str) or name.casefold() not in map(str.casefold, MODELS):
-            self._wrong_name("model", name, MODELS, (), path(where, "class_name"))
+            self._wrong_name("model", name, MODELS, path(where, "class_name"))
             return None
         where = path(where, "config")
         config = source.get("config")
@@ -112,10 +112,12 @@ class _Reader:
             self.problems.append(what)
         return not unknown
 
-    def _wrong_name(self, kind: str, given: object, names: Sequence[str], later: Sequence[str], where: str) -> None:
-        context = unknown_name(kind, given, names, later).context or {}
+    def _wrong_name(self, kind: str, given: object, names: Sequence[str], where: str) -> None:
+        context = unknown_name(kind, given, names).context or {}
         what = f"is missing: the name of a {kind}" if given is None else context["what"]
-        self.problems.append(Problem(where, what, context["allowed"], context["remedy"]))
+        remedies = {name.casefold(): remedy for name, remedy in REMEDIES.items()}
+        remedy = remedies.get(str(given).casefold(), context["remedy"])
+        self.problems.append(Problem(where, what, context["allowed"], remedy))
 
     def _connected(self, items: list[Any], config: Mapping[str, Any], where: str, model: str) -> Graph | None:
         """The graph of the layers `items`; `config` is the model's, empty for a bare list."""
@@ -153,7 +155,7 @@ class _Reader:
             return (name, graph) if graph else None
         self._keys(item, _LAYER_KEYS, _SILENT_KEYS, where)
         if name is None:
-            self._wrong_name("layer", given, list(LAYERS), LATER, path(where, "class_name"))
+            self._wrong_name("layer", given, list(LAYERS), path(where, "class_name"))
             return None
         try:
             return name, parse(LAYERS[name], item.get("config") or {}, path(where, "config"))

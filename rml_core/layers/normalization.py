@@ -163,7 +163,7 @@ class LayerNormalization(_Affine):
 class GroupNormalization(_Affine):
     """Each sample's groups of channels to mean 0 and variance 1."""
 
-    groups: int = 32
+    groups: int = Field(default=32, examples=[3])
     """So many groups of channels; -1: each channel is one."""
     axis: Annotated[int, BeforeValidator(_one_axis)] = -1
     """The channels' axis: the last one."""

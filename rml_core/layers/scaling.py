@@ -125,7 +125,7 @@ class LayerScale(LayerSection):
 
     init_values: float = Field(examples=[1e-6])
     """What gamma begins with."""
-    projection_dim: int = Field(gt=0, examples=[96])
+    projection_dim: int = Field(gt=0, examples=[3])
     """How many channels there are."""
 
     def check(self, shapes: tuple[Shape, ...]) -> None:

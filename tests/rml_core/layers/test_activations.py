@@ -112,6 +112,6 @@ def test_an_unknown_activation_is_refused():
     assert str(refused.value) == (
         'layers[0].config.activation: unknown activation "rleu"\n'
         "    allowed: linear, relu, relu6, leaky_relu, elu, selu, gelu, softmax, log_softmax, sigmoid, hard_sigmoid,"
-        " tanh, softplus, softsign, silu, mish, exponential, swish, log_softmax_v2\n"
+        " tanh, softplus, softsign, silu, mish, exponential, hard_silu, swish, log_softmax_v2\n"
         '    did you mean "relu"?'
     )

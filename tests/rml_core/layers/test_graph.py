@@ -77,10 +77,10 @@ CONV = ("Conv2D", {"filters": 4, "kernel_size": 3})
             '[0]: layer "softmax" (Softmax): axis [4] is not one of the axes of its input (4, 4, 3)',
         ),
         (
-            [("BatchNormalization", {"axis": 1})],
+            [("BatchNormalization", {"axis": 4})],
             (3, 4, 4),
-            '[0]: layer "batchnormalization" (BatchNormalization): axis 1 of its input (4, 4, 3) is not available yet\n'
-            "    only the last axis, the channels, is: -1",
+            '[0]: layer "batchnormalization" (BatchNormalization): axis 4 is not one of the axes of its input'
+            " (4, 4, 3)",
         ),
         (
             [("Dense", {"units": 3})],
