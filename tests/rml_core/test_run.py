@@ -232,7 +232,7 @@ def test_every_problem_at_once():
         "    allowed: an integer\n"
         "neural_network.data: is missing\n"
         'neural_network.optimizer.type: unknown optimizer "Adaam"\n'
-        "    allowed: SGD, Adagrad, Adam, AdamW, RMSprop\n"
+        "    allowed: SGD, Adagrad, Adam, AdamW, RMSprop, LARS, LAMB\n"
         '    did you mean "Adam"?\n'
         "neural_network.loss.function: is missing\n"
         "    allowed: NLL, BCE, MSE, Dice\n"
