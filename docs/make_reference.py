@@ -121,8 +121,7 @@ def text() -> str:
         family("Scheduler", lr_scheduler.SCHEDULERS, lr_scheduler.SchedulerSection, "type", ()),
         family("Loss", loss.LOSSES, loss.LossSection, "function", loss.LATER),
         section("Checkpoints", Checkpoints, "", inside="checkpoints"),
-        f"`load` reads {listed(each.name for each in FORMATS if each.reader)}. "
-        + not_yet([each.name for each in FORMATS if not each.reader]),
+        f"`load` reads {listed(each.name for each in FORMATS)}.",
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rml_core import apps
+from rml_core.checkpoints.content import no_file
 from rml_core.checkpoints.table import format_of
 from rml_core.config import remote
 from rml_core.config.paths import resolve
@@ -225,8 +226,7 @@ def _files(run: Run) -> list[Problem]:
         return list(refused.problems)
     except OSError as error:
         return [Problem(where, f"{path} cannot be read: {error.strerror}")]
-    what = f"{path} is a folder" if there == "folder" else f"{path} does not exist"
-    return [Problem(where, what, "a file with weights")]
+    return [no_file(path, where, there)]
 
 
 def _learned(run: Run) -> Learned | None:

@@ -2,68 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from rml_core.config.problem import Problem, Refused
-
-
-def load_into(
-    module: nn.Module, weights: Mapping[str, Tensor], where: str = "neural_network.checkpoints.load"
-) -> list[str]:
-    """Copy `weights` (`<layer>.<weight>`) into the layers of the same name; a layer is filled or skipped as a whole.
-
-    Returns what is to be said: a line for each layer of the file that is skipped or for a weight that the file does
-    not have, and a count at the end. Raises `Refused` where no layer fits.
-    """
-    own = _by_layer(module.state_dict())
-    lines: list[str] = []
-    fitting: dict[str, Tensor] = {}
-    given = _by_layer(weights)
-    for layer, values in given.items():
-        problem = _misfit(values, own.get(layer))
-        if problem:
-            lines.append(f"Skipping layer {layer}: {problem}")
-            continue
-        fitting |= {_key(layer, name): value for name, value in values.items() if name in own[layer]}
-        missing = [name for name in own[layer] if name not in values and name not in COUNTERS]
-        lines += [f"Layer {layer}: {name} is not in the file, it stays as it was" for name in missing]
-    loaded = {_layer(key) for key in fitting}
-    if not loaded:
-        raise Refused([Problem(where, "no layer of the network has weights in the file", remedy="\n    ".join(lines))])
-    module.load_state_dict(fitting, strict=False)
-    skipped = len(given) - len(loaded)
-    return [*lines, f"Loaded {len(loaded)} of the network's {len(own)} layers with weights, skipped {skipped}"]
-
+from rml_core.checkpoints import keras_h5, keras_v3
+from rml_core.checkpoints.keras_layout import Unfit, in_torch
+from rml_core.checkpoints.stored import Held, Outline, Stored, Wanted
+from rml_core.config.problem import Problem, Refused, listed
 
 # Buffers that torch's layers keep and that no output depends on.
 COUNTERS = ("num_batches_tracked",)
 
+# How many names a message has at most.
+SHOWN = 12
 
-def _misfit(values: Mapping[str, Tensor], own: Mapping[str, Tensor] | None) -> str:
-    if own is None:
-        return "not found in model"
-    for name, value in values.items():
+Key = tuple[str, ...]
+
+
+def load_into(
+    module: nn.Module,
+    stored: Stored,
+    layers: Iterable[Wanted],
+    outlines: Sequence[Outline] = (),
+    where: str = "neural_network.checkpoints.load",
+) -> list[str]:
+    """Copy `stored` into the layers of the same name; a layer is filled or skipped as a whole.
+
+    `layers`: those of the network that `module` is, `outlines`: its entries, in the order of its file.
+
+    Returns what is to be said: a line for each layer of the file that is skipped or for a weight that the file does
+    not have, and a count at the end. Raises `Refused` where no layer fits.
+    """
+    state = module.state_dict()
+    own = {path: layer for path, layer in _by_path(layers, outlines).items() if _of(layer, state)}
+    held, lines = _named(stored, own, outlines)
+    fitting: dict[str, Tensor] = {}
+    loaded: set[str] = set()
+    for each, layer in _met(held, own):
+        try:
+            if layer is None:
+                raise Unfit("not found in model")
+            values = _values(each, stored, layer, _of(layer, state))
+        except Unfit as unfit:
+            lines.append(f"Skipping layer {each.name}: {unfit}")
+            continue
+        fitting |= {f"{layer.key}.{name}": value for name, value in values.items()}
+        missing = [name for name in _of(layer, state) if name not in values and name not in COUNTERS]
+        lines += [f"Layer {layer.name}: {name} is not in the file, it stays as it was" for name in missing]
+        loaded.add(layer.name)
+    if not loaded:
+        names = _some([layer.name for layer in own.values()])
+        what = "no layer of the network has weights in the file"
+        remedy = "\n    ".join(lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []))
+        raise Refused([Problem(where, what, f"weights of {names}", remedy)])
+    module.load_state_dict(fitting, strict=False)
+    rest = [layer.name for layer in own.values() if layer.name not in loaded]
+    left = f"; as they began: {_some(rest)}" if rest else ""
+    counts = f"Loaded {len(loaded)} of the network's {len(own)} layers with weights, skipped {len(held) - len(loaded)}"
+    return [*lines, counts + left]
+
+
+def _by_path(layers: Iterable[Wanted], outlines: Sequence[Outline]) -> dict[Key, Wanted]:
+    named = {layer.name: layer for layer in layers}
+    paths = {"/".join(path): path for path in _leaves(outlines, ())}
+    return {paths.get(name, (name,)): layer for name, layer in named.items()}
+
+
+def _leaves(outlines: Iterable[Outline], before: Key) -> Iterable[Key]:
+    for outline in outlines:
+        path = (*before, outline.name)
+        if outline.inside is None:
+            yield path
+        else:
+            yield from _leaves(outline.inside, path)
+
+
+def _of(layer: Wanted, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The layer's part of the module's state."""
+    names = [slot.attribute for slot in layer.weights] + list(COUNTERS)
+    return {name: state[f"{layer.key}.{name}"] for name in names if f"{layer.key}.{name}" in state}
+
+
+def _named(stored: Stored, own: Mapping[Key, Wanted], outlines: Sequence[Outline]) -> tuple[Sequence[Held], list[str]]:
+    """The file's layers with their names, and what is to be said of those.
+
+    Where the names tell nothing, Keras 3 takes classes and order.
+    """
+    held: Sequence[Held] = stored.held
+    if stored.keras and held and not held[0].place:
+        held = [layer for each in held for layer in keras_h5.layers_of(each, own)]
+    if not any(each.place for each in held):
+        return held, []
+    told = all(each.path for each in held)
+    if told and any(layer is not None for _, layer in _met(held, own)):
+        return held, []
+    by_place = keras_v3.named(held, outlines)
+    if told and not (len(by_place) == len(held) == len(own) and _all_fit(by_place, stored, own)):
+        return held, []
+    why = "has no layer of the network's names" if told else "has no names"
+    return by_place, [f"The file {why}: its layers are taken by class and order, as Keras does"]
+
+
+def _all_fit(held: Iterable[Held], stored: Stored, own: Mapping[Key, Wanted]) -> bool:
+    try:
+        for each in held:
+            in_torch(each, stored, own[each.path])
+    except (Unfit, KeyError):
+        return False
+    return True
+
+
+def _met(held: Sequence[Held], own: Mapping[Key, Wanted]) -> list[tuple[Held, Wanted | None]]:
+    """Each layer of the file, and the network's layer that it is.
+
+    That is the one of the same name; else the only one of which one name ends with the other, because the file, or the
+    network, is a model inside the other (`vgg16/conv`, and `module.conv` of torch's wrappers).
+    """
+    keys = {layer.key: layer for layer in own.values()}
+    found = [keys.get("/".join(each.path).replace(".", "/")) for each in held]
+    taken = {layer.name for layer in found if layer is not None}
+    free = [path for path, layer in own.items() if layer.name not in taken]
+    inner: list[Key | None] = [None] * len(held)
+    for index, each in enumerate(held):
+        if found[index] is None and each.path:
+            ends = [path for path in free if _ends(path, each.path)]
+            inner[index] = ends[0] if len(ends) == 1 else None
+    claims = Counter(inner)
+    for index, path in enumerate(inner):
+        if path is not None and claims[path] == 1:
+            found[index] = own[path]
+    return list(zip(held, found, strict=True))
+
+
+def _ends(one: Key, other: Key) -> bool:
+    length = min(len(one), len(other))
+    return one[-length:] == other[-length:]
+
+
+def _values(held: Held, stored: Stored, layer: Wanted, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What goes to the attributes of the layer's module. Raises `Unfit`."""
+    if stored.keras:
+        return in_torch(held, stored, layer)
+    values = {}
+    for name, value in held.weights:
         if name not in own:
             if name in COUNTERS:
                 continue
-            return f"weight {name} not found in model"
+            raise Unfit(f"weight {name} not found in model")
         if value.shape != own[name].shape:
-            return f"shape {tuple(value.shape)} does not fit {tuple(own[name].shape)}"
-    return ""
+            raise Unfit(f"shape {tuple(value.shape)} does not fit {tuple(own[name].shape)}")
+        values[name] = value
+    return values
 
 
-def _by_layer(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    layers: dict[str, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        layers.setdefault(_layer(key), {})[key.rpartition(".")[2]] = value
-    return layers
-
-
-def _layer(key: str) -> str:
-    return key.rpartition(".")[0]
-
-
-def _key(layer: str, name: str) -> str:
-    return f"{layer}.{name}" if layer else name
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return listed(names[:SHOWN]) + more

@@ -18,8 +18,9 @@ class Checkpoints(Section):
     """Folder for `model_checkpoint_<epoch>.pt`; nothing is saved without it."""
     interval: Annotated[int, Field(ge=1)] = 1
     """Save after every so many epochs, and after the last."""
-    load: PathText | None = None
-    """A file with weights to begin with: a checkpoint, or a PyTorch `state_dict`. They go by layer name."""
+    load: PathText | None = Field(None, examples=["weights.h5"])
+    """A file with weights to begin with: a checkpoint, a PyTorch `state_dict`, a libtorch archive, or what Keras saves.
+    They go by layer name."""
     resume: Annotated[str, OneOf("value", "auto")] | None = Field(None, examples=["auto"])
     """`auto`: go on from the newest checkpoint of the latest run in `save`, and start anew where there is none. It
     outranks `load`."""

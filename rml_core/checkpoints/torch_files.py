@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rml_core.checkpoints.content import LEGACY, cut_short, damaged, executes, is_whole, not_weights
+from rml_core.checkpoints.content import LEGACY, cut_short, damaged, executes, is_torch, is_whole, not_weights
+from rml_core.checkpoints.stored import Held, Stored
 from rml_core.checkpoints.table import format_of
-from rml_core.config.problem import Problem, Refused, shown
+from rml_core.config.problem import Problem, Refused, listed, shown
 
 # What every checkpoint of a run says of itself, and the types that it says it with.
 HEADER = {"run_id": str, "started": float, "epoch": int, "batch": int}
+
+# What others call the state_dict beside the rest of what they save; the first one that is there is taken.
+STATES = ("state_dict", "model_state_dict", "model", "network", "net", "weights", "params")
 
 
 def load(path: Path, where: str, mmap: bool) -> Any:
@@ -25,7 +29,9 @@ def load(path: Path, where: str, mmap: bool) -> Any:
     Raises:
         Refused: the file is not one, is cut short or damaged, or would execute code.
     """
-    format_of(path, where)
+    found = format_of(path, where)
+    if found.recognises is not is_torch:
+        raise Refused([Problem(where, f"{path} is {found.name}, not a checkpoint of a run")])
     with path.open("rb") as file:
         legacy = file.read(len(LEGACY)) == LEGACY
     try:
@@ -42,30 +48,55 @@ def load(path: Path, where: str, mmap: bool) -> Any:
         raise cut_short(path, where) if "EOF" in str(error) else damaged(path, where) from None
 
 
-def weights_of(path: Path, where: str) -> Mapping[str, Tensor]:
-    """The network's weights in a checkpoint of a run or in a plain `state_dict`: `<layer>.<weight>` to its values.
+def read(path: Path, where: str) -> Stored:
+    """The network's weights in a checkpoint of a run, in a plain `state_dict`, or in a mapping that has one.
 
     Raises:
-        Refused: as `load`, and where the file holds no weights by name.
+        Refused: as `load`, and where the file holds no weights by name, or those of several networks.
     """
     saved = load(path, where, mmap=True)
     if not isinstance(saved, Mapping):
         raise not_weights(path, where)
     if is_checkpoint(saved):
         saved = saved["network"]
-    weights = {name: values for name, values in saved.items() if isinstance(name, str) and isinstance(values, Tensor)}
+    weights = _tensors(saved)
     if not weights:
-        what = f"{path} holds no weights: its keys are {shown([str(key) for key in saved])}"
-        raise Refused([Problem(where, what, "tensors by name, as in a state_dict")])
-    return weights
+        inside = {str(key): found for key, value in saved.items() if (found := _tensors(value))}
+        chosen = [key for key in STATES if key in inside][:1] or list(inside)
+        if len(chosen) > 1:
+            what = f"{path} holds the weights of several networks: {listed(chosen)}"
+            remedy = 'save those of one: torch.save(torch.load(FILE)["NAME"], "weights.pt")'
+            raise Refused([Problem(where, what, "tensors by name, as in a state_dict", remedy)])
+        if not chosen:
+            what = f"{path} holds no weights: its keys are {shown([str(key) for key in saved])}"
+            raise Refused([Problem(where, what, "tensors by name, as in a state_dict")])
+        weights = inside[chosen[0]]
+    return by_layer(weights)
+
+
+def _tensors(value: object) -> dict[str, Tensor]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {name: values for name, values in value.items() if isinstance(name, str) and isinstance(values, Tensor)}
+
+
+def by_layer(weights: Mapping[str, Tensor]) -> Stored:
+    """`<layer>.<weight>` by layer."""
+    layers: dict[str, list[tuple[str, Tensor]]] = {}
+    for key, value in weights.items():
+        layer, _, name = key.rpartition(".")
+        layers.setdefault(layer, []).append((name, value))
+    return Stored(tuple(Held(name, tuple(name.split(".")), tuple(values)) for name, values in layers.items()))
 
 
 def header(path: Path, where: str) -> Mapping[str, Any] | None:
-    """All that a run's checkpoint says, its tensors left in the file; None for other files that torch.save wrote.
+    """All that a run's checkpoint says, its tensors left in the file; None for other files with weights.
 
     Raises:
         Refused: as `load`.
     """
+    if format_of(path, where).recognises is not is_torch:
+        return None
     saved = load(path, where, mmap=True)
     return saved if is_checkpoint(saved) else None
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rml_core.checkpoints import match, native, weights_of
-from rml_core.config import remote
+from rml_core.checkpoints import native
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import derive
 from rml_core.config.target import Target
@@ -26,7 +25,7 @@ from rml_core.data.batches import batches
 from rml_core.data.masks import Mapped
 from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
-from rml_core.engine import debug, epoch
+from rml_core.engine import debug, epoch, weights
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
 from rml_core.engine.memory import keep_what_is_freed, most_held_mb
 from rml_core.engine.metrics import metrics_for
@@ -88,7 +87,7 @@ class Rank:
         self._stop = threading.Event()
         network = build(setup.network, setup.seed)
         if setup.weights is not None and setup.resume is None:
-            self.said += _load(setup.weights, network)
+            self.said += weights.load(setup.weights, network, setup.network)
         # Convolutions of images are faster with the channels last in memory; the numbers are the same.
         if len(setup.network.input_shape) == 3:
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,7 +102,7 @@ class Rank:
         if setup.training is not None:
             assert setup.optimizer is not None
             assert self.objective is not None
-            optimizer = setup.optimizer.build(self.network.parameters())
+            optimizer = setup.optimizer.build(self.network.parameters(), self.precision.scaled)
             clip_norm = setup.optimizer.clip_norm
             self.training = Training.of(
                 self.network, self.objective, optimizer, self.precision, self.device, clip_norm, self.penalty
@@ -306,13 +305,3 @@ class Rank:
         if self.device.type == "cuda":
             state["cuda"] = torch.cuda.get_rng_state(self.device)
         return state
-
-
-def _load(path: AnyPath, network: torch.nn.Module) -> list[str]:
-    """Fill the network with what the file `path` has for it; what is to be said of that."""
-    where = "neural_network.checkpoints.load"
-    try:
-        with remote.fetched(path) as file:
-            return match.load_into(network, weights_of(file, where))
-    except OSError as error:
-        raise RunFailed(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -74,7 +74,7 @@ def test_json_is_a_valid_run_file_or_a_part_of_one(
 QUOTED = {
     "classify.md": (
         "Skipping layer class: not found in model\n",
-        "Loaded 3 of the network's 4 layers with weights, skipped 1\n",
+        "Loaded 3 of the network's 4 layers with weights, skipped 1; as they began: bird\n",
     ),
     "segment.md": ("mask values 0 -> 0, 255 -> 1\n",),
 }

@@ -182,7 +182,7 @@ def test_transfer_learning(run: Run, section: Section, tmp_path: Path, caplog: p
         "classes left -> 0, right -> 1",
         "Skipping layer dense: shape (5, 144) does not fit (2, 144)",
         "Skipping layer dense_128_1: not found in model",
-        "Loaded 1 of the network's 2 layers with weights, skipped 2",
+        "Loaded 1 of the network's 2 layers with weights, skipped 2; as they began: dense",
     ]
     weights = weights_of(tmp_path / "run", 1)
     assert torch.equal(weights["conv.weight"], given["conv.weight"])

@@ -35,13 +35,17 @@ def saved(content: Any) -> bytes:
 
 CUT = "{path} is cut short\n    it was not written or copied to its end; take an earlier one, or copy it again"
 NO_WEIGHTS = (
-    "{path} is not a file with weights\n    allowed: a checkpoint of a run, or a state_dict that torch.save wrote"
+    "{path} is not a file with weights\n    allowed: a checkpoint of a run, a state_dict that torch.save wrote, a "
+    "libtorch archive, or Keras's weights (.h5, .weights.h5, .keras)"
 )
 EXECUTES = (
     "{path} would execute code when it is read (posix.mkdir); it was not read\n"
     "    save weights alone: torch.save(model.state_dict(), FILE)"
 )
-NONE_FITS = "no layer of the network has weights in the file\n    Skipping layer other: not found in model"
+NONE_FITS = (
+    "no layer of the network has weights in the file\n    allowed: weights of conv, dense\n"
+    "    Skipping layer other: not found in model"
+)
 
 BAD_CHECKPOINTS: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
     "half": (lambda whole, folder: whole[: len(whole) // 2], CUT),
