@@ -188,7 +188,9 @@ def read_json(path: AnyPath | str) -> Any:
         text = remote.read_bytes(path).decode("utf-8-sig")
     except OSError as error:
         why = error.strerror or str(error)
-        raise Refused([Problem(str(path), why if is_url(path) else why.lower())]) from None
+        raise Refused(
+            [Problem(str(path), why.lower() if isinstance(error, FileNotFoundError) or not is_url(path) else why)]
+        ) from None
     except UnicodeDecodeError:
         raise Refused([Problem(str(path), "is not text", "a JSON file in UTF-8")]) from None
     try:

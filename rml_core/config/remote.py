@@ -60,7 +60,7 @@ def opened(path: File, block_size: int = 1 << 20) -> IO[bytes]:
         return open(str(path), "rb")
     with _as_os_error():
         files, inside = _files_at(path)
-        if not _is_http(path) or files.info(inside).get("partial"):
+        if not is_http(path) or files.info(inside).get("partial"):
             return files.open(inside, "rb", block_size=block_size)
         whole = tempfile.TemporaryFile()  # noqa: SIM115
         files.get_file(inside, whole)
@@ -86,7 +86,7 @@ def kind(path: File) -> Literal["file", "folder"] | None:
         with _as_os_error():
             files, inside = _files_at(path)
             found = files.info(inside)
-            if _is_http(path):
+            if is_http(path):
                 # A page is what a web server has for a folder.
                 return "folder" if found.get("mimetype") == "text/html" else "file"
             return "folder" if found["type"] == "directory" else "file"
@@ -104,19 +104,19 @@ def find(folder: File) -> list[str]:
         top = inside.rstrip("/") + "/"
         found = [path for path in _search(files, inside) if path.startswith(top)]
     names = [path[len(top) :] for path in found]
-    return [unquote(name) for name in names if not re.search("[?#]", unquote(name))] if _is_http(folder) else names
+    return [unquote(name) for name in names if not re.search("[?#]", unquote(name))] if is_http(folder) else names
 
 
 def below(folder: File, name: str) -> str:
     """The file `name` of `find` in `folder`, as text."""
     text = folder if isinstance(folder, str) else text_of(folder)
     # Behind a question mark stands what a server asks for, not a name.
-    return f"{text.rstrip('/')}/{quote(name) if _is_http(text) and '?' not in name else name}"
+    return f"{text.rstrip('/')}/{quote(name) if is_http(text) and '?' not in name else name}"
 
 
 def name_of(file: AnyPath) -> str:
     """The name of a single file, as `find` would give it."""
-    return unquote(file.name) if _is_http(file) and "?" not in file.name else file.name
+    return unquote(file.name) if is_http(file) and "?" not in file.name else file.name
 
 
 def identity(path: File) -> tuple[str, int, int | str]:
@@ -177,7 +177,8 @@ def _search(files: Any, folder: str) -> list[str]:
     return found
 
 
-def _is_http(path: File) -> bool:
+def is_http(path: File) -> bool:
+    """Whether a web server has it: no store of folders and files, but of pages."""
     return str(path).partition("://")[0] in HTTP
 
 
@@ -203,8 +204,9 @@ def _as_os_error() -> Iterator[None]:
         yield
     except Exception as error:
         # fsspec's HTTP says of everything that there is no such file, and knows better.
-        if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-            error = error if getattr(error.__cause__, "status", None) in NOT_THERE else error.__cause__
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+        if isinstance(cause, Exception) and not isinstance(cause, KeyError):
+            error = error if getattr(cause, "status", None) in NOT_THERE else cause
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
         # Whoever gives an exception words of its own means them to be read.

@@ -58,6 +58,10 @@ def _find_behind_url(path: UPath, where: str, counts: Callable[[str], bool], kin
         raise Refused([Problem(where, f"{path} cannot be read: {error.strerror}")]) from None
     if there is None:
         raise Refused([Problem(where, f"{path} does not exist", "a file or a folder")])
+    if not names and remote.is_http(path):
+        what = f"{path} has no {kind}: this web page has no links to files below it"
+        remedy = "name a folder that the server lists, a single file, or a copy on this machine"
+        raise Refused([Problem(where, what, "", remedy)])
     shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
     return path, _of_kind(path, shown, where, counts, kind)
 

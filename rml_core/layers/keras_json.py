@@ -59,9 +59,10 @@ def load(source: str, where: str, base: AnyPath) -> Any:
         return json.loads(value) if isinstance(value, str) else value
     except (FileNotFoundError, NotADirectoryError):
         raise Refused([Problem(where, f"{shown(source)} does not exist", "", f"looked for {path}")]) from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        what = f"{shown(source)} cannot be read as JSON: {reason}"
+    except OSError as error:
+        raise Refused([Problem(where, f"{shown(source)} cannot be read: {error.strerror}")]) from None
+    except (ValueError, RecursionError) as error:
+        what = f"{shown(source)} cannot be read as JSON: {error}"
         raise Refused([Problem(where, what, "what Keras's model.to_json() writes")]) from None
 
 
