@@ -24,7 +24,7 @@ class LAMB(Moments):
     weight_decay: NotNegative = 0.0
     """This part of the weights is added to Adam's update, before its norm is taken."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         from rml_core.optimizer.foreach import Foreach
 
         kind: Any = uncompiled(Foreach)

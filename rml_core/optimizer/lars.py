@@ -29,7 +29,7 @@ class LARS(Momentum):
     """A tensor's learning rate is multiplied by eta * ||w|| / (||g|| + weight_decay * ||w||); by 1 where ||w|| or ||g||
     is 0."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         from rml_core.optimizer.foreach import Foreach
 
         kind: Any = uncompiled(Foreach)

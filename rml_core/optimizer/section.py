@@ -41,8 +41,9 @@ class OptimizerSection(Section, ABC):
         return f"epoch {epoch}: learning rate {before:g} -> {now:g}" if now != before else ""
 
     @abstractmethod
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer of those parameters that are trainable, at the base learning rate.
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
+        """The optimizer of those parameters that are trainable, at the base learning rate. `scaled`: the loss is
+        scaled, so that gradients may overflow and updates be left out.
 
         Parameters lie on their device already: which kernels there are depends on it. Raises `Refused` where no
         parameter is trainable.

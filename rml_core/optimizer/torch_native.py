@@ -44,13 +44,14 @@ class SGD(Momentum):
 
     type: Annotated[str, OneOf("optimizer", "SGD")]
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         import torch
 
         return _build(
             torch.optim.SGD,
             parameters,
-            ("cpu", "cuda"),
+            # A first update that is left out would leave the fused kernel's velocity as the memory was.
+            () if scaled and self.momentum else ("cpu", "cuda"),
             lr=self.learning_rate,
             momentum=self.momentum,
             dampening=self.dampening,
@@ -68,7 +69,7 @@ class Adagrad(OptimizerSection):
     weight_decay: NotNegative = 0.0
     """L2 penalty, added to the gradient."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         import torch
 
         return _build(
@@ -110,7 +111,7 @@ class Adam(Moments):
 
     type: Annotated[str, OneOf("optimizer", "Adam")]
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         import torch
 
         return _build(torch.optim.Adam, parameters, ("cpu", "cuda"), **self._arguments())
@@ -121,7 +122,7 @@ class AdamW(Moments):
 
     type: Annotated[str, OneOf("optimizer", "AdamW")]
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         import torch
 
         return _build(torch.optim.AdamW, parameters, ("cpu", "cuda"), **self._arguments())
@@ -143,7 +144,7 @@ class RMSprop(OptimizerSection):
     weight_decay: NotNegative = 0.0
     """L2 penalty, added to the gradient."""
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def build(self, parameters: Iterable[torch.nn.Parameter], scaled: bool = False) -> torch.optim.Optimizer:
         import torch
 
         return _build(
