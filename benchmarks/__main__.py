@@ -1,5 +1,6 @@
 """Every benchmark, one after another, and one table: `make bench`, or `python benchmarks`."""
 
+import build_densenet
 import jpeg_folder
 import keras_fit
 import phase_overhead
@@ -8,4 +9,12 @@ import train_small_cnn
 import train_unet
 from measure import main
 
-main(startup.rows, train_small_cnn.rows, train_unet.rows, jpeg_folder.rows, keras_fit.rows, phase_overhead.rows)
+main(
+    startup.rows,
+    train_small_cnn.rows,
+    train_unet.rows,
+    jpeg_folder.rows,
+    keras_fit.rows,
+    build_densenet.rows,
+    phase_overhead.rows,
+)
