@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -36,10 +36,25 @@ class Refused(Exception):
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        super().__init__("\n".join(_told(self.problems)))
 
     def __reduce__(self) -> tuple[type[Refused], tuple[tuple[Problem, ...]]]:
         return Refused, (self.problems,)
+
+
+# What is allowed in so many characters can be read again where another problem says it.
+LONG = 200
+
+
+def _told(problems: Iterable[Problem]) -> Iterable[str]:
+    """Each problem's text. A long list of what is allowed is printed once: a layer that is not there may stand in a
+    network fifty times."""
+    told = set()
+    for problem in problems:
+        if len(problem.allowed) > LONG and problem.allowed in told:
+            problem = replace(problem, allowed="as above")
+        told.add(problem.allowed)
+        yield str(problem)
 
 
 class RunFailed(Exception):

@@ -24,6 +24,15 @@ def test_problems_are_collected_and_survive_a_process_border():
     collect(lambda: None)
 
 
+def test_a_long_list_of_what_is_allowed_is_said_once():
+    names = ", ".join(f"Layer{i}" for i in range(40))
+    refused = Refused([Problem("a", "no", names), Problem("b", "no", "1, 2"), Problem("c", "no", names, "look")])
+    assert (
+        str(refused) == f"a: no\n    allowed: {names}\nb: no\n    allowed: 1, 2\nc: no\n    allowed: as above\n    look"
+    )
+    assert refused.problems[2].allowed == names
+
+
 def test_values_are_shown_as_json_and_cut():
     assert shown({"a": [1, None, "x"]}) == '{"a": [1, null, "x"]}'
     assert shown("x" * 200) == '"' + "x" * 75 + " ..."
