@@ -63,3 +63,13 @@ def each_transposed(ranks=(1, 2, 3), **grid):
 def test_transposed_convolutions_are_those_of_keras(agree_layer, rank, given):
     shape = (4, 3, 5)[:rank]
     agree_layer(TRANSPOSED[rank](2, activation="relu", **given), (*shape, 3))
+
+
+@pytest.mark.parametrize("strides", [1, 2, 3])
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+def test_causal_convolution_is_that_of_keras(agree_layer, kernel, dilation, strides):
+    if strides > 1:
+        dilation = 1
+    layer = keras.layers.Conv1D(4, kernel, strides=strides, dilation_rate=dilation, padding="causal")
+    agree_layer([layer, keras.layers.ReLU()], (9, 3))
