@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +42,71 @@ def section(classification: dict[str, Any]) -> dict[str, Any]:
     section["data"]["transforms"] = [{"normalize": {"mean": 0.3, "std": 0.5}}]
     section["data"]["shuffle"] = False
     return section
+
+
+@pytest.fixture
+def begin(classification: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+    """Executes the run file `classification` in the folder `name`, with a signal before or after the phase that is
+    named; gives the outcome."""
+    from flows.phases import execute
+    from rml_core.check import check
+    from rml_core.run import read
+
+    def run(name: str, before: str = "", after: str = "", resuming: str | None = None) -> Any:
+        def do(phase: str, function: Callable[..., Any], *arguments: Any) -> Any:
+            if phase == before:
+                signal.raise_signal(signal.SIGINT)
+            result = function(*arguments)
+            if phase == after:
+                signal.raise_signal(signal.SIGINT)
+            return result
+
+        (tmp_path / name).mkdir(exist_ok=True)
+        return execute(check(read(classification, tmp_path / name)), do, resuming=resuming)
+
+    return run
+
+
+# What differs between two runs of the same file.
+TIMES = {"samples_per_s", "test_samples_per_s", "train_seconds", "time_s", "memory_mb"}
+
+
+@pytest.fixture
+def assert_same() -> Callable[[Path, Path], None]:
+    """Two runs of three epochs have left the same state and the same figures, bit by bit."""
+    import torch
+
+    from rml_core.checkpoints import native
+
+    def flat(value: Any, place: str = "") -> dict[str, Any]:
+        members = value.items() if isinstance(value, dict) else enumerate(value)
+        nested = [(f"{place}.{key}", each) for key, each in members]
+        found = {}
+        for key, each in nested:
+            found |= flat(each, key) if isinstance(each, dict | list | tuple) else {key: each}
+        return found
+
+    def rows(path: Path, time: int) -> list[list[str]]:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        return [[*line[:time], *line[time + 1 :]] for line in lines]
+
+    def metrics(path: Path) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+    def compare(one: Path, other: Path) -> None:
+        kept = ("network", "optimizer", "scheduler", "scaler", "random")
+        states = [native.read(native.epoch_path(place / "checkpoints", 3), "") for place in (one, other)]
+        ours, theirs = (flat({key: state[key] for key in kept}) for state in states)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            same = torch.equal(value, theirs[key]) if isinstance(value, torch.Tensor) else value == theirs[key]
+            assert same, key
+        assert rows(one / "out_train.txt", 2) == rows(other / "out_train.txt", 2)
+        assert rows(one / "out_test.txt", 1) == rows(other / "out_test.txt", 1)
+        assert metrics(one / "out_metrics.jsonl") == metrics(other / "out_metrics.jsonl")
+
+    return compare
 
 
 @pytest.fixture(scope="session")

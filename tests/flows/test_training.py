@@ -19,27 +19,6 @@ from rml_core.check import check
 from rml_core.checkpoints import native
 from rml_core.run import EarlyStopping, read
 
-TIMES = {"samples_per_s", "test_samples_per_s", "train_seconds", "time_s", "memory_mb"}
-
-
-@pytest.fixture
-def begin(classification: dict[str, Any], tmp_path: Path) -> Callable[..., Outcome]:
-    """Executes the run file in the folder `name`, with a signal before or after the phase that is named."""
-
-    def run(name: str, before: str = "", after: str = "", resuming: str | None = None) -> Outcome:
-        def do(phase: str, function: Callable[..., Any], *arguments: Any) -> Any:
-            if phase == before:
-                signal.raise_signal(signal.SIGINT)
-            result = function(*arguments)
-            if phase == after:
-                signal.raise_signal(signal.SIGINT)
-            return result
-
-        (tmp_path / name).mkdir(exist_ok=True)
-        return execute(check(read(classification, tmp_path / name)), do, resuming=resuming)
-
-    return run
-
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name.removeprefix("model_checkpoint_") for path in (folder / "checkpoints").glob("*.pt"))
@@ -48,21 +27,6 @@ def names(folder: Path) -> list[str]:
 def lines(path: Path, time: int) -> list[list[str]]:
     rows = [line.split() for line in path.read_text().splitlines()]
     return [[*row[:time], *row[time + 1 :]] for row in rows]
-
-
-def assert_same(one: Path, other: Path, epoch: int = 3) -> None:
-    weights = [native.read(native.epoch_path(place / "checkpoints", epoch), "")["network"] for place in (one, other)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0] | weights[1])
-    assert lines(one / "out_train.txt", 2) == lines(other / "out_train.txt", 2)
-    assert lines(one / "out_test.txt", 1) == lines(other / "out_test.txt", 1)
-    metrics = [
-        [
-            {key: value for key, value in json.loads(line).items() if key not in TIMES}
-            for line in (place / "out_metrics.jsonl").read_text().splitlines()
-        ]
-        for place in (one, other)
-    ]
-    assert metrics[0] == metrics[1]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +45,12 @@ def assert_same(one: Path, other: Path, epoch: int = 3) -> None:
     ],
 )
 def test_a_signal_between_phases(
-    begin: Callable[..., Outcome], tmp_path: Path, when: dict[str, str], left: list[str], position: tuple[int, int]
+    begin: Callable[..., Outcome],
+    assert_same: Callable[[Path, Path], None],
+    tmp_path: Path,
+    when: dict[str, str],
+    left: list[str],
+    position: tuple[int, int],
 ):
     begin("whole")
     with pytest.raises(KeyboardInterrupt):
@@ -103,7 +72,11 @@ def test_a_signal_between_phases(
 
 @pytest.mark.parametrize("interval", [1, 2, 4])
 def test_an_interrupted_checkpoint_stays_until_a_later_one_is_there(
-    begin: Callable[..., Outcome], classification: dict[str, Any], tmp_path: Path, interval: int
+    begin: Callable[..., Outcome],
+    assert_same: Callable[[Path, Path], None],
+    classification: dict[str, Any],
+    tmp_path: Path,
+    interval: int,
 ):
     section = classification["neural_network"]
     section["checkpoints"]["interval"] = interval
