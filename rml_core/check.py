@@ -13,8 +13,11 @@ from rml_core.config import remote
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
-from rml_core.data.survey import Survey, sample_shape, survey
-from rml_core.layers.graph import Network, infer
+from rml_core.data.files import Shape
+from rml_core.data.shapes import Takes
+from rml_core.data.split import split
+from rml_core.data.survey import WHERE, Survey, sample_shape, survey
+from rml_core.layers.graph import Graph, Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted
 from rml_core.run import ROOT, Run, RunFile
@@ -78,9 +81,13 @@ def check(run: Run, app: str | None = None) -> Checked:
     name = collected.of(apps.named, app)
     _sections(run, name, collected)
     learned = collected.of(_learned, run) if file.data.input_path is None else None
-    training = collected.of(survey, file.data, "training", run.base)
+    takes = taking(run.graph)
+    training = collected.of(survey, file.data, "training", run.base, None, WHERE, takes)
     classes = training.classes if training is not None else learned.classes if learned is not None else None
-    test = collected.of(survey, file.data, "test", run.base, classes)
+    test = collected.of(survey, file.data, "test", run.base, classes, WHERE, takes)
+    if training is not None and file.data.validation_split is not None:
+        fraction, size = file.data.validation_split, file.data.test_batch_size
+        training, test = collected.of(split, training, fraction, file.seed, size) or (None, None)
     found = [each for each in (training, test) if each is not None]
     networks = {
         shape: collected.of(infer, run.graph, shape) for shape in dict.fromkeys(each.sample_shape for each in found)
@@ -128,6 +135,18 @@ def check_without_data(run: Run, app: str | None = None) -> None:
     collected.end()
 
 
+def taking(graph: Graph) -> Takes:
+    """What the network of `graph` makes of samples of a shape; None where it does not take them."""
+
+    def takes(shape: Shape) -> Shape | None:
+        try:
+            return infer(graph, shape).output_shape
+        except Refused:
+            return None
+
+    return takes
+
+
 def check_resume(given: str | None) -> None:
     """Raises `Refused` where the flow's parameter `resume` is neither "auto" nor left out."""
     if given not in (None, "auto"):
@@ -158,7 +177,7 @@ def _sections(run: Run, app: str | None, collected: Collected) -> None:
     if app is not None:
         collected.problems += apps.APPS[app].problems(
             trains=file.data.input_path is not None,
-            evaluates=file.data.test_input_path is not None,
+            evaluates=file.data.evaluates,
             optimizer=file.optimizer,
             loss=file.loss,
             early_stopping=file.early_stopping,
@@ -170,7 +189,7 @@ def _targets(found: Survey, file: RunFile) -> list[Problem]:
     if found.role == "training" and found.target is None:
         what = "is missing: training needs targets"
         if file.data.targets is None:
-            remedy = '"labels" where the folders are the classes; "images" where the targets are images, in target_path'
+            remedy = '"labels" where the folders are the classes; otherwise what the files in target_path are'
             return [Problem(f"{ROOT}.data.target_type", what, remedy=remedy)]
         return [Problem(f"{ROOT}.data.target_path", what, remedy="name the folder that has them")]
     if found.role == "test" and found.target is not None and file.loss is None and file.data.input_path is None:

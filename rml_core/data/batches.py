@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rml_core.config.seed import generator
+from rml_core.data.handles import closing
 from rml_core.data.samples import Samples
 
 # Batches under way ahead of the consumer.
@@ -52,8 +53,8 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """The batches of `epoch` (from 1), from the batch `start` (from 0) on.
 
-    inputs: float32 (N, C, H, W), channels last in memory. targets: int64 (N,) labels, int64 (N, H, W) masks with
-    `IGNORED`, float32 (N, C, H, W) values (channels last in memory), or None. indices: int64 (N,).
+    inputs: float32 (N, C, ...), 2D samples with their channels last in memory. targets: int64 (N,) labels, int64
+    (N, ...) masks with `IGNORED`, float32 (N, C, ...) values (in memory as the inputs), or None. indices: int64 (N,).
 
     `batch_size` counts over all ranks, each of which gets its even part; the last batch may be smaller, and a rank's
     part of it empty. `shuffle` acts in training only, as random transforms do. What is in a batch depends on
@@ -71,13 +72,14 @@ def batches(
 
     small = samples.gathers(training) and batch_size * samples.floats <= INLINE
     if threads == 0 or small:
-        for indices in parts:
-            if samples.alike:
-                inputs, targets = samples.new_batch(len(indices))
-                fill(indices, inputs, targets)
-            else:
-                inputs, targets = samples.alone(indices, seed, epoch, training)
-            yield _batch(inputs, targets, indices)
+        with closing():
+            for indices in parts:
+                if samples.alike:
+                    inputs, targets = samples.new_batch(len(indices))
+                    fill(indices, inputs, targets)
+                else:
+                    inputs, targets = samples.alone(indices, seed, epoch, training)
+                yield _batch(inputs, targets, indices)
         return
 
     pool = ThreadPoolExecutor(threads, "rml-loader", _alone_in_its_thread)
@@ -107,8 +109,13 @@ def batches(
 
 def _batch(inputs: np.ndarray, targets: np.ndarray | None, indices: np.ndarray) -> Batch:
     if targets is not None and targets.dtype == np.float32:
-        targets = targets.transpose(0, 3, 1, 2)
-    return Batch(inputs.transpose(0, 3, 1, 2), targets, indices)
+        targets = _channels_first(targets)
+    return Batch(_channels_first(inputs), targets, indices)
+
+
+def _channels_first(arrays: np.ndarray) -> np.ndarray:
+    """Held samples (N, ...) as (N, C, ...)."""
+    return arrays.transpose(0, 3, 1, 2) if arrays.ndim == 4 else arrays
 
 
 def _alone_in_its_thread() -> None:

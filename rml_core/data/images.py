@@ -1,16 +1,16 @@
-"""Image files: which count, their sizes from the headers, and their pixels as OpenCV decodes them."""
+"""Images: which files count, their sizes from the headers, and their pixels as OpenCV decodes them."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from rml_core.config import remote
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
+from rml_core.data.files import Form, Header, Item, Reader, in_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,17 +176,23 @@ def _png_size(file: IO[bytes]) -> tuple[int, int]:
         file.seek(end)
 
 
-def sizes(paths: Sequence[str]) -> tuple[list[tuple[int, int] | None], list[str]]:
-    """The sizes of all files, read in threads, and what is wrong with those that have none."""
-    failures: list[str] = []
+class Images(Reader):
+    what: ClassVar[str] = "images"
+    whole_files: ClassVar[bool] = True
 
-    def measure(path: str) -> tuple[int, int] | None:
-        try:
-            return size(path)
-        except RunFailed as error:
-            failures.append(str(error))
-            return None
+    def counts(self, name: str) -> bool:
+        return is_image(name)
 
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        found = list(pool.map(measure, paths))
-    return found, sorted(failures)
+    def channels(self, form: Form) -> int | None:
+        return 1 if form.gray or form.mask else 3
+
+    def measure(self, items: Sequence[Item], form: Form) -> tuple[list[Header | None], list[str]]:
+        channels = self.channels(form)
+        assert channels is not None
+        return in_threads(lambda item: Header((channels, *size(item.file)), ""), items)
+
+    def read(self, item: Item, form: Form) -> np.ndarray:
+        return (decode_mask if form.mask else decode)(item.file, form.gray)
+
+
+READER = Images()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from natsort import natsort_keygen, ns
 
 from rml_core.config import remote
+from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, listed
 
 if TYPE_CHECKING:
@@ -29,15 +31,40 @@ def natural_order(names: Iterable[str]) -> list[str]:
     return sorted(sorted(names), key=lambda name: [_natural(part) for part in name.split("/")])
 
 
-def find_files(path: AnyPath, where: str, counts: Callable[[str], bool], kind: str) -> tuple[AnyPath, list[str]]:
+def split_inside(path: str, base: AnyPath | str) -> tuple[AnyPath, str]:
+    """(the place that `path` means, without `.` and `..`; the name inside it): the name stands behind `:/`, as in
+    `file.h5:/group/name`. A file whose own name has `:/` in it is that file."""
+    whole = _normal(resolve(path, base))
+    found = re.fullmatch("(.+):/(?!/)(.*)", path)
+    if found is None or (isinstance(whole, Path) and whole.exists()):
+        return whole, ""
+    return _normal(resolve(found[1], base)), found[2].strip("/")
+
+
+def _normal(path: AnyPath) -> AnyPath:
+    return Path(os.path.normpath(path.absolute())) if isinstance(path, Path) else path
+
+
+def no_store(names: Iterable[str]) -> bool:
+    """What `find_files` asks of a folder's files where no folder is a store."""
+    return False
+
+
+def find_files(
+    path: AnyPath,
+    where: str,
+    counts: Callable[[str], bool],
+    kind: str,
+    is_store: Callable[[Iterable[str]], bool] = no_store,
+) -> tuple[AnyPath, list[str]]:
     """(folder, names below it with `/`, in natural order) of the files at `path`, which is a folder or one file.
 
     Folders are searched recursively, through links, and what is hidden is passed over; `counts` says by its name
-    whether a file is one of `kind`. Raises `Refused`.
+    whether a file is one of `kind`. A folder whose files make it a store is taken as a file. Raises `Refused`.
     """
+    path = _normal(path)
     if not isinstance(path, Path):
-        return _find_behind_url(path, where, counts, kind)
-    path = Path(os.path.normpath(path.absolute()))
+        return _find_behind_url(path, where, counts, kind, is_store)
     if path.is_file():
         return path.parent, [path.name]
     if not path.is_dir():
@@ -45,10 +72,15 @@ def find_files(path: AnyPath, where: str, counts: Callable[[str], bool], kind: s
         inside = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith(".")) if parent else []
         remedy = f"{parent} has {_some(inside)}" if inside else f"{parent} is empty"
         raise Refused([Problem(where, f"{path} does not exist", "a file or a folder", remedy)])
-    return path, _of_kind(path, _walk(path), where, counts, kind)
+    names = list(_walk(path, is_store))
+    if names == [("", True)]:
+        return path.parent, [path.name]
+    return path, _of_kind(path, names, where, counts, kind)
 
 
-def _find_behind_url(path: UPath, where: str, counts: Callable[[str], bool], kind: str) -> tuple[AnyPath, list[str]]:
+def _find_behind_url(
+    path: UPath, where: str, counts: Callable[[str], bool], kind: str, is_store: Callable[[Iterable[str]], bool]
+) -> tuple[AnyPath, list[str]]:
     try:
         there = remote.kind(path)
         if there == "file":
@@ -62,14 +94,30 @@ def _find_behind_url(path: UPath, where: str, counts: Callable[[str], bool], kin
         what = f"{path} has no {kind}: this web page has no links to files below it"
         remedy = "name a folder that the server lists, a single file, or a copy on this machine"
         raise Refused([Problem(where, what, "", remedy)])
-    shown = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
-    return path, _of_kind(path, shown, where, counts, kind)
+    stores = _outermost({name.rpartition("/")[0] for name in names if is_store([name.rpartition("/")[2]])})
+    if stores == [""]:
+        return path.parent, [remote.name_of(path)]
+    inside = tuple(f"{name}/" for name in stores)
+    found = [*((name, True) for name in stores), *((name, False) for name in names if not name.startswith(inside))]
+    found = [each for each in found if not any(part.startswith(".") for part in each[0].split("/"))]
+    return path, _of_kind(path, found, where, counts, kind)
 
 
-def _of_kind(path: AnyPath, found: Iterable[str], where: str, counts: Callable[[str], bool], kind: str) -> list[str]:
+def _outermost(folders: Iterable[str]) -> list[str]:
+    """Those that lie in no other of them."""
+    kept: list[str] = []
+    for folder in sorted(folders, key=lambda name: name.split("/")):
+        if not kept or (kept[-1] and not folder.startswith(f"{kept[-1]}/")):
+            kept.append(folder)
+    return kept
+
+
+def _of_kind(
+    path: AnyPath, found: Iterable[tuple[str, bool]], where: str, counts: Callable[[str], bool], kind: str
+) -> list[str]:
     names, others = [], Counter[str]()
-    for name in found:
-        if counts(name):
+    for name, a_store in found:
+        if a_store or counts(name):
             names.append(name)
         else:
             others[Path(name).suffix.lower() or "without a suffix"] += 1
@@ -80,7 +128,8 @@ def _of_kind(path: AnyPath, found: Iterable[str], where: str, counts: Callable[[
     return natural_order(names)
 
 
-def _walk(root: Path) -> Iterable[str]:
+def _walk(root: Path, is_store: Callable[[Iterable[str]], bool]) -> Iterable[tuple[str, bool]]:
+    """(name below `root`, whether it is a folder that is a store); "" is `root` itself."""
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -88,19 +137,29 @@ def _walk(root: Path) -> Iterable[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(folder, root).replace(os.sep, "/")
+        if is_store(files):
+            folders.clear()
+            yield "" if below == "." else below, True
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if not name.startswith("."):
-                yield name if below == "." else f"{below}/{name}"
+                yield name if below == "." else f"{below}/{name}", False
 
 
-def pair(inputs: Sequence[str], targets: Sequence[str], where: str, folders: tuple[AnyPath, AnyPath]) -> list[int]:
-    """For each input the position of its target: the one of the same relative path without suffix, else, where the
-    counts agree, the one at the same place in natural order. Raises `Refused` listing what has no partner."""
-    stems = [_stem(name) for name in targets]
+def pair(
+    inputs: Sequence[str],
+    targets: Sequence[str],
+    where: str,
+    folders: tuple[AnyPath, AnyPath],
+    keys: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[int]:
+    """For each input the position of its target: the one of the same key, else, where the counts agree, the one at the
+    same place in natural order. `keys`: of the inputs, and of the targets; left out, relative paths without suffix.
+    Raises `Refused` listing what has no partner."""
+    wanted, stems = keys or ([stem_of(name) for name in inputs], [stem_of(name) for name in targets])
     positions = {stem: i for i, stem in enumerate(stems)}
-    wanted = [_stem(name) for name in inputs]
     one_to_one = len(positions) == len(targets) and len(set(wanted)) == len(wanted)
     if one_to_one and set(wanted) == set(stems):
         return [positions[stem] for stem in wanted]
@@ -121,7 +180,8 @@ def pair(inputs: Sequence[str], targets: Sequence[str], where: str, folders: tup
     raise Refused([Problem(where, "; ".join(parts), "", remedy)])
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
+    """`a/b.c` as `a/b`."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + Path(file).stem
 

@@ -11,25 +11,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rml_core.config import remote
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.config.target import Target
-from rml_core.data import images
-from rml_core.data.section import Data, Role
-from rml_core.data.store import Alike, Index, NotAlike, Unlike
-from rml_core.data.survey import NAMED, Survey
+from rml_core.data.files import NAMED, Form, Item, Role
+from rml_core.data.handles import closing
+from rml_core.data.section import Data
+from rml_core.data.store import Alike, Index, NotAlike, Put, Unlike
+from rml_core.data.survey import Survey
 from rml_core.transforms.chain import Chain
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 Place = Alike | Unlike
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
@@ -40,7 +41,7 @@ class Prepared:
     """A handle on prepared samples; what is long stays in the folder's manifest.
 
     `mask_values`: each raw value of the masks with a file that has it. `preloaded`: the decoded samples are in the
-    folder; otherwise they are read from their files when due.
+    folder; otherwise they are read from their files when due. The forms say how.
     """
 
     folder: str
@@ -52,6 +53,8 @@ class Prepared:
     classes: tuple[str, ...] | None
     mask_values: tuple[tuple[int, str], ...]
     batch_size: int
+    input_form: Form
+    target_form: Form | None = None
 
     @property
     def preloaded(self) -> bool:
@@ -62,15 +65,15 @@ class Prepared:
         return -(-self.count // self.batch_size)
 
     @property
-    def inputs(self) -> tuple[str, ...]:
-        """The input files."""
-        return tuple(_manifest(self.folder)["inputs"])
+    def inputs(self) -> tuple[Item, ...]:
+        """Where the inputs lie."""
+        return tuple(Item(*each) for each in _manifest(self.folder)["inputs"])
 
     @property
-    def targets(self) -> tuple[str, ...] | None:
-        """The target files, where targets are files."""
+    def targets(self) -> tuple[Item, ...] | None:
+        """Where the targets lie, where they are files."""
         targets = _manifest(self.folder)["targets"]
-        return None if targets is None else tuple(targets)
+        return None if targets is None else tuple(Item(*each) for each in targets)
 
     @property
     def labels(self) -> tuple[int, ...] | None:
@@ -94,12 +97,13 @@ def key_of(survey: Survey, data: Data) -> str:
         "format": FORMAT,
         "role": survey.role,
         "names": survey.names,
-        "files": _identities(survey.inputs),
-        "targets": None if survey.targets is None else _identities(survey.targets),
+        "inputs": survey.inputs,
+        "targets": survey.targets,
+        "files": _identities(survey.input_form, survey.inputs),
+        "target_files": _identities(survey.target_form, survey.targets or ()),
         "labels": survey.labels,
         "classes": survey.classes,
-        "gray": (data.input_gray, data.target_gray),
-        "mask": data.target_is_mask,
+        "forms": [asdict(form) for form in (survey.input_form, survey.target_form) if form is not None],
         "stored": data.preload and [_leading(chain) for chain in (data.input_chain, data.target_chain)],
     }
     return hashlib.blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
@@ -138,7 +142,7 @@ def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared
     values = tuple((value, path) for value, path in _manifest(str(folder))["mask_values"])
     return Prepared(
         str(folder), data, survey.role, survey.count, survey.sample_shape, survey.target, survey.classes, values,
-        survey.batch_size,
+        survey.batch_size, survey.input_form, survey.target_form,
     )  # fmt: skip
 
 
@@ -147,8 +151,10 @@ class Job:
     """Samples `start` onwards. Places are None where nothing is stored; `targets` is None where they are no files."""
 
     start: int
-    inputs: tuple[str, ...]
-    targets: tuple[str, ...] | None
+    inputs: tuple[Item, ...]
+    targets: tuple[Item, ...] | None
+    input_form: Form
+    target_form: Form | None
     data: Data
     input_place: Place | None
     target_place: Place | None
@@ -164,42 +170,52 @@ class Done:
 
 
 def run_job(job: Job) -> Done:
-    """Decode, apply the leading transforms, store; what cannot be decoded is collected, not raised."""
+    """Decode, apply the leading transforms, store, sample by sample; what cannot be decoded is collected, not
+    raised."""
     import cv2
 
     cv2.setNumThreads(0)
     failures: list[str] = []
     values: dict[int, str] = {}
-    inputs: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
-    for path in job.inputs if job.input_place else ():
+    input_index: Index = []
+    target_index: Index = []
+    input_chain, target_chain = job.data.input_chain, job.data.target_chain
+
+    def put(item: Item, into: Put) -> None:
         try:
-            inputs.append(job.data.input_chain.lead(images.decode(path, job.data.input_gray)))
+            into(input_chain.lead(job.input_form.read(item)))
         except RunFailed as error:
             failures.append(str(error))
-    for path in job.targets or ():
+
+    def put_target(item: Item, form: Form, into: Put | None) -> None:
         try:
-            array = _decode_target(path, job.data)
+            array = form.read(item)
         except RunFailed as error:
             failures.append(str(error))
-            continue
-        if job.data.target_is_mask:
+            return
+        if form.mask:
             for value in _distinct(array):
-                values.setdefault(value, path)
-        if job.target_place:
-            targets.append(job.data.target_chain.lead(array))
-    if failures:
-        return Done(failures, {}, [], [])
+                values.setdefault(value, str(item))
+        if into is not None:
+            into(target_chain.lead(array))
+
     try:
-        input_index = job.input_place.write(job.start, inputs) if job.input_place else []
-        target_index = job.target_place.write(job.start, targets) if job.target_place else []
+        with closing():
+            if job.input_place is not None:
+                with job.input_place.writing(job.start, input_index) as into:
+                    for item in job.inputs:
+                        put(item, into)
+            if job.target_form is not None:
+                with _writing(job.target_place, job.start, target_index) as into_targets:
+                    for item in job.targets or ():
+                        put_target(item, job.target_form, into_targets)
     except NotAlike:
         return Done([], {}, [], [], alike=False)
-    return Done([], values, input_index, target_index)
+    return Done(failures, values, input_index, target_index)
 
 
-def _decode_target(path: str, data: Data) -> np.ndarray:
-    return (images.decode_mask if data.target_is_mask else images.decode)(path, data.target_gray)
+def _writing(place: Place | None, start: int, index: Index) -> AbstractContextManager[Put | None]:
+    return nullcontext() if place is None else place.writing(start, index)
 
 
 def _distinct(mask: np.ndarray) -> list[int]:
@@ -211,7 +227,7 @@ def _distinct(mask: np.ndarray) -> list[int]:
 def _build(survey: Survey, data: Data, folder: Path, map: Map) -> None:  # noqa: A002
     if data.preload:
         results = _store(survey, data, folder, map)
-    elif survey.targets and data.target_is_mask:
+    elif survey.target_form is not None and survey.target_form.mask:
         results = _run(survey, data, [], map)
     else:
         results = []
@@ -240,9 +256,10 @@ def _store(survey: Survey, data: Data, folder: Path, map: Map) -> list[Done]:  #
     """Decode and store all samples: as one array where they turn out like the first."""
     names = ("inputs", "targets") if survey.targets else ("inputs",)
     try:
-        first = [data.input_chain.lead(images.decode(survey.inputs[0], data.input_gray))]
-        if survey.targets:
-            first.append(data.target_chain.lead(_decode_target(survey.targets[0], data)))
+        with closing():
+            first = [data.input_chain.lead(survey.input_form.read(survey.inputs[0]))]
+            if survey.targets and survey.target_form is not None:
+                first.append(data.target_chain.lead(survey.target_form.read(survey.targets[0])))
     except RunFailed:
         alike = []
     else:
@@ -268,6 +285,8 @@ def _run(survey: Survey, data: Data, places: Sequence[Place], map: Map) -> list[
             start,
             survey.inputs[start : start + step],
             survey.targets[start : start + step] if survey.targets else None,
+            survey.input_form,
+            survey.target_form,
             data,
             input_place,
             target_place,
@@ -282,19 +301,24 @@ def _run(survey: Survey, data: Data, places: Sequence[Place], map: Map) -> list[
     return results
 
 
-def _identities(paths: Sequence[str]) -> list[tuple[str, int, int | str]]:
-    if not paths or not is_url(paths[0]):
-        return [_identity(path) for path in paths]
+def _identities(form: Form | None, items: Sequence[Item]) -> list[Any]:
+    """Of each file once, however many samples it has."""
+    if form is None:
+        return []
+    files = list(dict.fromkeys(item.file for item in items))
+    reader = form.reader
+
+    def identity(file: str) -> Any:
+        try:
+            return reader.identity(file)
+        except OSError as error:
+            raise RunFailed(f"{file}: cannot be read: {error.strerror}") from None
+
+    if not files or not is_url(files[0]):
+        return [identity(file) for file in files]
     # Each is a question to a server.
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(_identity, paths))
-
-
-def _identity(path: str) -> tuple[str, int, int | str]:
-    try:
-        return remote.identity(path)
-    except OSError as error:
-        raise RunFailed(f"{path}: cannot be read: {error.strerror}") from None
+        return list(pool.map(identity, files))
 
 
 def _leading(chain: Chain) -> list[Any]:

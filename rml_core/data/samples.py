@@ -10,10 +10,11 @@ import numpy as np
 
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import generator
-from rml_core.data import images
+from rml_core.data.files import Item, held_shape
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.data.prepared import Prepared
 from rml_core.data.store import Reader
+from rml_core.transforms.floats import Ending
 from rml_core.transforms.section import size_of
 
 
@@ -40,7 +41,7 @@ class Samples:
         folder = Path(prepared.folder)
         self._inputs = Reader(folder, "inputs") if prepared.preloaded else None
         self._targets = Reader(folder, "targets") if prepared.preloaded and self._target_files else None
-        self.input_shape = _channels_last(prepared.sample_shape)
+        self.input_shape = held_shape(prepared.sample_shape)
         self._target_shape: tuple[Any, ...] = prepared.target.shape if prepared.target else ()
         self.alike = None not in self.input_shape and None not in self._target_shape
         self._gathered = {training: self._gatherable(training) for training in (False, True)}
@@ -55,13 +56,13 @@ class Samples:
         return self._gathered[training]
 
     def new_batch(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Room for `count` samples that are all alike: inputs (N, H, W, C) float32 and targets."""
+        """Room for `count` samples that are all alike, as they are held: inputs float32, and targets."""
         target = self.prepared.target
         inputs: np.ndarray = np.empty((count, *self.input_shape), np.float32)
         if target is None:
             return inputs, None
         if target.kind == "values":
-            return inputs, np.empty((count, *_channels_last(target.shape)), np.float32)
+            return inputs, np.empty((count, *held_shape(target.shape)), np.float32)
         return inputs, np.empty((count, *self._target_shape), np.int64)
 
     def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -70,8 +71,8 @@ class Samples:
             raise ValueError(f"samples of different shapes cannot be a batch of {len(indices)}")
         array, target = self.sample(int(indices[0]), seed, epoch, training)
         if target is not None and self._target_is_values:
-            target = self._target_chain.ending(training).apply(target)
-        array = self._input_chain.ending(training).apply(array)
+            target = _ended(self._target_chain.ending(training), target)
+        array = _ended(self._input_chain.ending(training), array)
         return array[None], None if target is None else np.asarray(target)[None]
 
     def fill(
@@ -86,28 +87,28 @@ class Samples:
             array, target = self.sample(int(index), seed, epoch, training)
             if array.shape != inputs.shape[1:]:
                 raise RunFailed(self._changed(int(index), array.shape, inputs.shape[1:]))
-            ending.apply_into(array, inputs[row])
+            _end(ending, array, inputs[row])
             if targets is None:
                 continue
             if np.shape(target) != targets.shape[1:]:
                 raise RunFailed(self._changed(int(index), np.shape(target), targets.shape[1:]))
             if self._target_is_values:
-                target_ending.apply_into(target, targets[row])
+                _end(target_ending, target, targets[row])
             else:
                 targets[row] = target
 
     def sample(self, index: int, seed: int, epoch: int, training: bool) -> tuple[np.ndarray, Any]:
-        """Sample `index` as it is in `epoch`, but for the endings of the chains: input (H, W, C), and its target: a
-        class index, (H, W) of class indices or (H, W, C), None where there is none. Raises `RunFailed` naming the
-        file."""
+        """Sample `index` as it is in `epoch`, held, but for the endings of the chains: the input, and its target: a
+        class index, class indices without a channel axis, or values; None where there is none. Raises `RunFailed`
+        naming the file."""
         rng = None
         if self._draws[training]:
             # What is random in evaluation is the same in every epoch.
             rng = generator(seed, "transform", epoch if training else "evaluation", index)
         draws: dict[int, Any] = {}
-        path = self._input_files[index]
+        item = self._input_files[index]
         try:
-            led = self._inputs[index] if self._inputs else self._decoded_input(path)
+            led = self._inputs[index] if self._inputs else self._decoded_input(item)
             array = self._input_chain.finish(led, rng, draws, training)
             if self._labels is not None:
                 return array, self._labels[index]
@@ -115,28 +116,29 @@ class Samples:
                 return array, self._target_chain.finish(led, rng, draws, training)
             if self._target_files is None:
                 return array, None
-            path = self._target_files[index]
-            target = self._targets[index] if self._targets else self._decoded_target(path)
+            item = self._target_files[index]
+            target = self._targets[index] if self._targets else self._decoded_target(item)
             target = self._target_chain.finish(target, rng, draws, training)
         except RunFailed:
             raise
         except Exception as error:  # whatever OpenCV or numpy says of this sample
-            raise RunFailed(f"{path}: cannot be transformed: {' '.join(str(error).split())}") from error
+            raise RunFailed(f"{item}: cannot be transformed: {' '.join(str(error).split())}") from error
         if self.data.target_is_mask:
-            return array, to_classes(target[:, :, 0], self._mapped, self._ignore_index)
+            return array, to_classes(_channel(target), self._mapped, self._ignore_index)
         return array, target
 
-    def _decoded_input(self, path: str) -> np.ndarray:
-        return self._input_chain.lead(images.decode(path, self.data.input_gray))
+    def _decoded_input(self, item: Item) -> np.ndarray:
+        return self._input_chain.lead(self.prepared.input_form.read(item))
 
-    def _decoded_target(self, path: str) -> np.ndarray:
-        decode = images.decode_mask if self.data.target_is_mask else images.decode
-        return self._target_chain.lead(decode(path, self.data.target_gray))
+    def _decoded_target(self, item: Item) -> np.ndarray:
+        assert self.prepared.target_form is not None
+        return self._target_chain.lead(self.prepared.target_form.read(item))
 
     def _changed(self, index: int, given: tuple[int, ...], expected: tuple[int, ...]) -> str:
         files = [self._input_files[index], *([self._target_files[index]] if self._target_files else [])]
-        one, other = (size_of((shape[0], shape[1], 1)) for shape in (given, expected))
-        return f"{', '.join(files)}: gives {one}, not {other} as before: has the file changed?"
+        images = len(given) == len(expected) == 3
+        one, other = (size_of(shape) if images else str(shape) for shape in (given, expected))
+        return f"{', '.join(map(str, files))}: gives {one}, not {other} as before: has the file changed?"
 
     @property
     def _target_is_values(self) -> bool:
@@ -153,7 +155,7 @@ class Samples:
     def _gather(self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, training: bool) -> None:
         assert self._inputs is not None
         assert self._inputs.alike is not None
-        self._input_chain.ending(training).apply_into(self._inputs.alike.take(indices, axis=0), inputs)
+        _end_many(self._input_chain.ending(training), self._inputs.alike.take(indices, axis=0), inputs)
         if targets is None:
             return
         if self._labels is not None:
@@ -163,10 +165,34 @@ class Samples:
         assert self._targets.alike is not None
         raw = self._targets.alike.take(indices, axis=0)
         if self.data.target_is_mask:
-            targets[...] = to_classes(raw[..., 0], self._mapped, self._ignore_index)
+            classes = raw[..., 0] if raw.ndim == 4 else raw[:, 0]
+            targets[...] = to_classes(classes, self._mapped, self._ignore_index)
         else:
-            self._target_chain.ending(training).apply_into(raw, targets)
+            _end_many(self._target_chain.ending(training), raw, targets)
 
 
-def _channels_last(shape: tuple[int | None, ...]) -> tuple[Any, ...]:
-    return (*shape[1:], shape[0])
+def _channel(mask: np.ndarray) -> np.ndarray:
+    """The one channel of a held mask."""
+    return mask[..., 0] if mask.ndim == 3 else mask[0, ...]
+
+
+def _ended(ending: Ending, array: np.ndarray) -> np.ndarray:
+    """`array`, held, as float32."""
+    if array.ndim == 3:
+        return ending.apply(array)
+    return np.moveaxis(ending.apply(np.moveaxis(array, 0, -1)), -1, 0)
+
+
+def _end(ending: Ending, array: np.ndarray, out: np.ndarray) -> None:
+    if array.ndim == 3:
+        ending.apply_into(array, out)
+    else:
+        out[...] = _ended(ending, array)
+
+
+def _end_many(ending: Ending, arrays: np.ndarray, out: np.ndarray) -> None:
+    """`_end` of (N, ...)."""
+    if arrays.ndim == 4:
+        ending.apply_into(arrays, out)
+    else:
+        out[...] = np.moveaxis(ending.apply(np.moveaxis(arrays, 1, -1)), -1, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
@@ -13,12 +13,11 @@ from rml_core.config.paths import FolderText, PathText
 from rml_core.config.problem import listed
 from rml_core.config.section import FromList, Section, keys_of
 from rml_core.data import inpainting
+from rml_core.data.files import Form, Role
 from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
 from rml_core.transforms import LATER as LATER_TRANSFORMS
 from rml_core.transforms import TRANSFORMS, TransformSection
 from rml_core.transforms.chain import Chain
-
-Role = Literal["training", "test"]
 
 Type = Annotated[str, OneOf("data type", *DATA_TYPES, later=LATER)]
 Transforms = Annotated[
@@ -55,6 +54,9 @@ class Data(Section):
     """Test targets, where they are files of their own. None: inference only."""
     test_output_path: FolderText | None = None
     """The folder for inference results, `output_<epoch>.h5`. None: they are not saved."""
+    validation_split: float | None = Field(None, gt=0, lt=1)
+    """The fraction of the training samples that is held out for evaluation, drawn from the seed; of labels, the same
+    fraction of each class. None: none. Not together with `test_input_path`."""
     batch_size: BatchSize = Field(64, examples=[16])
     """Training samples a batch, over all processes."""
     test_batch_size: BatchSize = 64
@@ -109,12 +111,28 @@ class Data(Section):
 
     @property
     def inputs(self) -> DataType:
-        return DATA_TYPES[self.input_type or self.type or ""]
+        return DATA_TYPES[self._input_name]
 
     @property
     def targets(self) -> DataType | None:
-        name = self.target_type or self.type or (self.input_type if self.makes_targets else None)
-        return DATA_TYPES[name] if name else None
+        return DATA_TYPES[self._target_name] if self._target_name else None
+
+    @property
+    def _input_name(self) -> str:
+        return self.input_type or self.type or ""
+
+    @property
+    def _target_name(self) -> str | None:
+        return self.target_type or self.type or (self.input_type if self.makes_targets else None)
+
+    @property
+    def input_form(self) -> Form:
+        return Form(self._input_name, self.input_gray)
+
+    @property
+    def target_form(self) -> Form:
+        """For targets that are files of their own."""
+        return Form(self._target_name or "", self.target_gray, self.target_is_mask)
 
     @property
     def input_gray(self) -> bool:
@@ -125,19 +143,31 @@ class Data(Section):
         return self.grayscale or self.target_grayscale
 
     @property
+    def evaluates(self) -> bool:
+        """Whether there are samples to evaluate on."""
+        return self.test_input_path is not None or self.validation_split is not None
+
+    @property
     def makes_targets(self) -> bool:
         """Whether a transform makes the targets out of the inputs."""
         return any(transform.makes_targets for transform in self.transforms)
 
     @property
     def input_chain(self) -> Chain:
-        return Chain.of(self.transforms, self.input_transforms, "input_transforms", mask=False)
+        return Chain.of(
+            self.transforms, self.input_transforms, "input_transforms", mask=False, scale=self.inputs.scaled
+        )
 
     @property
     def target_chain(self) -> Chain:
         """For targets that are files of their own, or made of the inputs."""
         return Chain.of(
-            self.transforms, self.target_transforms, "target_transforms", mask=self.target_is_mask, targets=True
+            self.transforms,
+            self.target_transforms,
+            "target_transforms",
+            mask=self.target_is_mask,
+            scale=self.targets is not None and self.targets.scaled,
+            targets=True,
         )
 
     def path_keys(self, role: Role) -> tuple[str, str]:
@@ -145,6 +175,14 @@ class Data(Section):
 
     def batch_size_of(self, role: Role) -> int:
         return self.batch_size if role == "training" else self.test_batch_size
+
+    def largest_batch(self, role: Role) -> tuple[str, int]:
+        """The key and the size of the largest batch that the files of `role` are in; a split makes both of them."""
+        if role == "training" and self.validation_split is None:
+            return "batch_size", self.batch_size
+        if role == "test":
+            return "test_batch_size", self.test_batch_size
+        return max(("batch_size", self.batch_size), ("test_batch_size", self.test_batch_size), key=lambda size: size[1])
 
     def tag_of(self, role: Role) -> str | None:
         return self.training_tag if role == "training" else self.test_tag
@@ -177,12 +215,22 @@ def _contradictions(given: Mapping[str, Any]) -> Iterator[tuple[str, PydanticCus
             "input_path",
             wrong("is missing", "", "give input_path to train, test_input_path to evaluate or infer, or both"),
         )
+    if names("validation_split"):
+        if names("test_input_path"):
+            remedy = "leave out validation_split, or test_input_path"
+            yield "validation_split", wrong("stands beside test_input_path: there are test samples already", "", remedy)
+        elif not names("input_path"):
+            yield (
+                "validation_split",
+                wrong("there is no input_path that it could split", "", "give one, or leave it out"),
+            )
     for key in ("test_target_path", "test_output_path"):
-        if names(key) and not names("test_input_path"):
+        split = key == "test_output_path" and names("validation_split")
+        if names(key) and not names("test_input_path") and not split:
             yield key, wrong("there is no test_input_path that it could belong to", "", f"give one, or leave out {key}")
     if names("target_path") and not names("input_path"):
         yield "target_path", wrong("there is no input_path that it could belong to", "", "give one, or leave it out")
-    if inputs and not inputs.images:
+    if inputs and not inputs.grayscale:
         for key in ("grayscale", "input_grayscale"):
             if given.get(key) is True:
                 yield key, wrong("is for images only", "", f"leave out {key}")
@@ -210,3 +258,12 @@ def _target_contradictions(given: Mapping[str, Any], any_type: bool, type_of: An
             )
         elif key in about_labels and targets.of_files:
             yield key, wrong("is for labels only", "", f"leave out {key}")
+        elif key == "target_grayscale" and not targets.grayscale:
+            yield key, wrong("is for images only", "", f"leave out {key}")
+    inputs = type_of("input_type") or type_of("type")
+    if targets and not targets.of_files and inputs and not inputs.in_folders:
+        name = given.get("input_type") or given.get("type")
+        yield (
+            "target_type",
+            wrong(f"the samples of {name} lie in no folders of classes", "", f'"target_type": "{name}"'),
+        )

@@ -1,21 +1,32 @@
-"""Decoded samples on disk: one array where they are all alike, else chunks with an index.
+"""Samples on disk, as they are held: one array where they are all alike, else chunks with an index.
 
-`Alike` is one `.npy` (N, H, W, C), each sample written at its own place. `Unlike` is a flat file for each chunk of
-samples, and `index.npy` with a row a sample: chunk, offset in bytes, H, W, C, place of the type in `TYPES`.
+`Alike` is one `.npy` (N, ...), each sample written at its own place. `Unlike` is a flat file for each chunk of
+samples, and `index.npy` with a row a sample: chunk, offset in bytes, place of the type in `TYPES`, rank, and the shape,
+filled up with 0.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "float32", "int8", "int16", "int32", "float64"))
+TYPES = tuple(
+    np.dtype(name)
+    for name in (
+        *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+        *("float16", "float32", "float64"),
+    )
+)
+MOST_AXES = 4
 
 Index = list[tuple[int, ...]]
+Put = Callable[[np.ndarray], None]
 
 
 class NotAlike(Exception):
@@ -24,7 +35,7 @@ class NotAlike(Exception):
 
 @dataclass(frozen=True)
 class Alike:
-    """A place for samples of one shape (H, W, C) and type, at `path`; the data begin at `offset`."""
+    """A place for samples of one shape and type, at `path`; the data begin at `offset`."""
 
     path: str
     offset: int
@@ -47,20 +58,27 @@ class Alike:
                 file.truncate(offset + count * first.nbytes)
         return cls(str(path), offset, first.shape, str(dtype))
 
-    def write(self, start: int, samples: Sequence[np.ndarray]) -> Index:
-        """Raises `NotAlike`, `OSError`."""
-        if any(sample.shape != self.shape or sample.dtype != np.dtype(self.dtype) for sample in samples):
-            raise NotAlike
-        data = np.stack(samples).tobytes()
-        at = self.offset + start * (len(data) // len(samples))
+    @contextmanager
+    def writing(self, start: int, index: Index) -> Iterator[Put]:
+        """Gives what puts samples at `start` and behind, one after the other. Raises `NotAlike`, `OSError`."""
         file = os.open(self.path, os.O_WRONLY)
-        try:
+        number = start
+
+        def put(sample: np.ndarray) -> None:
+            nonlocal number
+            if sample.shape != self.shape or sample.dtype != np.dtype(self.dtype):
+                raise NotAlike
+            data = np.ascontiguousarray(sample).reshape(-1).view(np.uint8).data
+            at = self.offset + number * len(data)
             while data:
                 written = os.pwrite(file, data, at)
                 data, at = data[written:], at + written
+            number += 1
+
+        try:
+            yield put
         finally:
             os.close(file)
-        return []
 
 
 @dataclass(frozen=True)
@@ -73,22 +91,24 @@ class Unlike:
     def create(cls, folder: Path, name: str) -> Unlike:
         return cls(str(folder / name))
 
-    def write(self, start: int, samples: Sequence[np.ndarray]) -> Index:
-        """Raises `OSError`."""
-        rows, at = [], 0
+    @contextmanager
+    def writing(self, start: int, index: Index) -> Iterator[Put]:
+        """Gives what puts samples into the chunk `start`, and their rows into `index`. Raises `OSError`."""
         with open(f"{self.path}-{start}.bin", "wb") as file:
-            for sample in samples:
-                rows.append((start, at, *sample.shape, TYPES.index(sample.dtype)))
+
+            def put(sample: np.ndarray) -> None:
+                shape = (*sample.shape, *[0] * (MOST_AXES - sample.ndim))
+                index.append((start, file.tell(), TYPES.index(sample.dtype), sample.ndim, *shape))
                 file.write(np.ascontiguousarray(sample).data)
-                at += sample.nbytes
-        return rows
+
+            yield put
 
     def finish(self, index: Index) -> None:
-        np.save(f"{self.path}.index.npy", np.asarray(index, np.int64).reshape(-1, 6))
+        np.save(f"{self.path}.index.npy", np.asarray(index, np.int64).reshape(-1, 4 + MOST_AXES))
 
 
 class Reader:
-    """The samples of a place, mapped: `reader[i]` is (H, W, C). `alike`: all of them as (N, H, W, C), or None."""
+    """The samples of a place, mapped: `reader[i]` is one, as it is held. `alike`: all of them as (N, ...), or None."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.alike: np.ndarray | None = None
@@ -104,7 +124,7 @@ class Reader:
     def __getitem__(self, i: int) -> np.ndarray:
         if self.alike is not None:
             return self.alike[i]
-        chunk, at, height, width, channels, kind = (int(number) for number in self._index[i])
-        dtype = TYPES[kind]
-        data = self._chunks[chunk][at : at + height * width * channels * dtype.itemsize]
-        return np.asarray(data).view(dtype).reshape(height, width, channels)
+        chunk, at, kind, rank, *sizes = (int(number) for number in self._index[i])
+        dtype, shape = TYPES[kind], sizes[:rank]
+        data = self._chunks[chunk][at : at + math.prod(shape) * dtype.itemsize]
+        return np.asarray(data).view(dtype).reshape(shape)

@@ -139,7 +139,7 @@ def test_training_needs_targets(section: Section):
     section["data"].pop("test_output_path")
     assert refused(section) == (
         "neural_network.data.target_type: is missing: training needs targets\n"
-        '    "labels" where the folders are the classes; "images" where the targets are images, in target_path'
+        '    "labels" where the folders are the classes; otherwise what the files in target_path are'
     )
 
 

@@ -260,11 +260,11 @@ def test_what_is_not_there_yet_is_refused_by_name():
     section = copy.deepcopy(FULL)
     section[ROOT]["optimizer"]["type"] = "hessian"
     section[ROOT]["loss"]["function"] = "Focal"
-    section[ROOT]["data"]["input_type"] = "hdf5"
+    section[ROOT]["data"]["input_type"] = "pde"
     said = refused(lambda: read(section))
     assert 'neural_network.optimizer.type: optimizer "Hessian" is not available yet\n' in said
     assert 'neural_network.loss.function: loss function "Focal" is not available yet\n' in said
-    assert 'neural_network.data.input_type: data type "hdf5" is not available yet\n' in said
+    assert 'neural_network.data.input_type: data type "pde" is not available yet\n' in said
 
 
 # --- settings

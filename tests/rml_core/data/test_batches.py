@@ -52,7 +52,7 @@ def test_inputs_are_scaled_and_channels_last_in_memory(work, preload):
         assert batch.targets is not None
         assert batch.targets.dtype == np.int64
         for x, t, i in zip(batch.inputs, batch.targets, batch.indices, strict=True):
-            expected = (decode(prepared.inputs[i]).transpose(2, 0, 1) / 255).astype(np.float32)
+            expected = (decode(prepared.inputs[i].file).transpose(2, 0, 1) / 255).astype(np.float32)
             np.testing.assert_array_equal(x, expected)
             assert prepared.names[i].startswith(("cats", "dogs")[t])
 
@@ -87,7 +87,7 @@ def test_masks_are_classes(work, preload):
         assert batch.targets.dtype == np.int64
         for target, i in zip(batch.targets, batch.indices, strict=True):
             assert prepared.targets is not None
-            np.testing.assert_array_equal(target * 100, decode_mask(prepared.targets[i])[:, :, 0])
+            np.testing.assert_array_equal(target * 100, decode_mask(prepared.targets[i].file)[:, :, 0])
 
 
 @pytest.mark.parametrize("preload", [False, True])

@@ -12,6 +12,7 @@ from PIL import Image
 
 from rml_core.config.problem import RunFailed
 from rml_core.data import images
+from rml_core.data.files import Form, Header, Item
 
 
 def noise(height=6, width=8, channels=3, dtype=np.uint8):
@@ -184,6 +185,6 @@ def test_sizes_of_many_files(tmp_path):
         paths.append(str(tmp_path / f"{i}.png"))
         cv2.imwrite(paths[-1], noise(3 + i, 5))
     (tmp_path / "3.png").write_text("not an image")
-    sizes, failures = images.sizes(paths)
-    assert sizes == [None if i == 3 else (3 + i, 5) for i in range(20)]
+    headers, failures = images.READER.measure([Item(path) for path in paths], Form("images"))
+    assert headers == [None if i == 3 else Header((3, 3 + i, 5), "") for i in range(20)]
     assert failures == [f"{paths[3]}: cannot be decoded: not an image that OpenCV reads, or damaged"]

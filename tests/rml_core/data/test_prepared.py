@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rml_core.config.problem import RunFailed
+from rml_core.data.files import Item
 from rml_core.data.images import decode
 from rml_core.data.prepared import key_of, prepare
 from rml_core.data.store import Reader
@@ -31,8 +32,8 @@ def test_bytes_are_stored_as_they_are_decoded(work):
     array = stored(prepared).alike
     assert array is not None
     assert array.dtype == np.uint8
-    for i, path in enumerate(prepared.inputs):
-        np.testing.assert_array_equal(array[i], decode(path))
+    for i, item in enumerate(prepared.inputs):
+        np.testing.assert_array_equal(array[i], decode(item.file))
     assert prepared.labels == (0,) * 5 + (1,) * 5
     assert (prepared.classes, prepared.batches) == (("cats", "dogs"), 1)
     assert len(pickle.dumps(prepared)) < 4000
@@ -53,7 +54,7 @@ def test_jobs_run_in_other_processes(work):
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         keys = {**LABELS, "batch_size": 8}
         prepared = prepare(work.survey(**keys), work.section(**keys), work.folder / "p", map=pool.map)
-    np.testing.assert_array_equal(stored(prepared).alike, np.stack([decode(path) for path in prepared.inputs]))
+    np.testing.assert_array_equal(stored(prepared).alike, np.stack([decode(item.file) for item in prepared.inputs]))
 
 
 def test_without_preload_only_the_manifest_is_written(work):
@@ -135,7 +136,7 @@ def test_every_file_that_does_not_decode_is_named(work):
 
 def test_a_file_that_vanished_since_the_survey(work):
     work.two_classes(2)
-    found = replace(work.survey(**LABELS), inputs=("/nowhere/a.png",))
+    found = replace(work.survey(**LABELS), inputs=(Item("/nowhere/a.png"),))
     with pytest.raises(RunFailed) as failed:
         prepare(found, work.section(**LABELS), work.folder / "p")
     assert str(failed.value) == "/nowhere/a.png: cannot be read: No such file or directory"

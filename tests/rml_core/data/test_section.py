@@ -45,7 +45,7 @@ def test_a_section_travels_to_workers():
         (
             {"input_path": "in"},
             f"{WHERE}.input_type: is missing\n"
-            "    allowed: images\n"
+            "    allowed: images, mnist, numpy, hdf5, zarr\n"
             '    or give "type" where inputs and targets are of one type',
         ),
         (
@@ -54,7 +54,7 @@ def test_a_section_travels_to_workers():
         ),
         (
             {"input_type": "labels", "input_path": "in"},
-            f'{WHERE}.input_type: "labels" can be targets only\n    allowed: images',
+            f'{WHERE}.input_type: "labels" can be targets only\n    allowed: images, mnist, numpy, hdf5, zarr',
         ),
         (
             {"input_type": "images"},
@@ -64,7 +64,7 @@ def test_a_section_travels_to_workers():
         (
             {**GOOD, "target_path": "masks"},
             f"{WHERE}.target_path: there is no target_type\n"
-            "    allowed: images, labels\n"
+            "    allowed: images, labels, mnist, numpy, hdf5, zarr\n"
             "    give one, or leave out target_path",
         ),
         (
@@ -86,8 +86,9 @@ def test_a_section_travels_to_workers():
             f"{WHERE}.target_path: there is no input_path that it could belong to\n    give one, or leave it out",
         ),
         (
-            {"input_type": "numpy", "input_path": "in"},
-            f'{WHERE}.input_type: data type "numpy" is not available yet\n    allowed: images, labels',
+            {"input_type": "pde", "input_path": "in"},
+            f'{WHERE}.input_type: data type "pde" is not available yet\n'
+            "    allowed: images, labels, mnist, numpy, hdf5, zarr",
         ),
         (
             {**GOOD, "input_path": "nowhere://bucket/in"},

@@ -8,6 +8,7 @@ import pytest
 
 from rml_core.config.problem import Refused
 from rml_core.config.target import Target
+from rml_core.data.files import Item
 
 WHERE = "neural_network.data"
 LABELS = {"target_type": "labels", "input_path": "in"}
@@ -24,7 +25,7 @@ def test_images_and_labels(work):
     work.two_classes(3)
     found = work.survey(**LABELS, batch_size=4)
     assert found.names == tuple(f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(3))
-    assert found.inputs == tuple(f"{work.folder}/in/{name}" for name in found.names)
+    assert found.inputs == tuple(Item(f"{work.folder}/in/{name}") for name in found.names)
     assert (found.labels, found.classes) == ((0, 0, 0, 1, 1, 1), ("cats", "dogs"))
     assert (found.sample_shape, found.target) == ((3, 6, 8), Target("labels", (), 2))
     assert (found.count, found.batches) == (6, 2)
@@ -114,7 +115,7 @@ def test_inputs_and_masks(work):
         work.write(f"in/{i}.jpg")
         work.mask(f"masks/{i}.png", [[0] * 8] * 6)
     found = work.survey(**MASKS)
-    assert found.targets == tuple(f"{work.folder}/masks/{i}.png" for i in (1, 2, 10))
+    assert found.targets == tuple(Item(f"{work.folder}/masks/{i}.png") for i in (1, 2, 10))
     assert found.target == Target("mask", (6, 8))
     assert found.warnings == ()
 

@@ -1,0 +1,118 @@
+"""NumPy files: `.npy`, a sample each, and `.npz`, an array a sample. Nothing that is pickled is ever loaded.
+
+Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+from rml_core.config import remote
+from rml_core.config.problem import RunFailed
+from rml_core.data.arrays import as_sample, header_of, not_inside, reason
+from rml_core.data.files import Form, Header, Item, Reader
+from rml_core.data.handles import opened
+from rml_core.data.pairing import natural_order
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MEMBER = ".npy"
+_ZIP = b"PK"
+_DAMAGED = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError)
+
+
+class Npy(Reader):
+    what: ClassVar[str] = "NumPy files (.npy, .npz)"
+
+    def counts(self, name: str) -> bool:
+        return Path(name).suffix.lower() in (".npy", ".npz")
+
+    def contents(self, file: str, inside: str) -> list[tuple[str, Header]]:
+        try:
+            with remote.opened(file) as stream:
+                start = stream.read(2)
+                stream.seek(0)
+                if start == _ZIP:
+                    return _members(stream, file, inside)
+                if inside:
+                    raise RunFailed(f"{file}: has no {inside}: a .npy file is one array")
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(0)
+                return [("", _header(stream, Item(file), size))]
+        except OSError as error:
+            raise RunFailed(f"{file}: cannot be read: {error.strerror or reason(error)}") from None
+        except _DAMAGED as error:
+            raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
+
+    def read(self, item: Item, form: Form) -> np.ndarray:
+        import numpy as np
+
+        try:
+            if item.inside:
+                archive = opened(("npz", item.file), lambda: _Archive(item.file))
+                with archive.zip.open(item.inside + MEMBER) as member:
+                    array = np.lib.format.read_array(member, allow_pickle=False)
+            else:
+                with remote.opened(item.file) as stream:
+                    array = np.lib.format.read_array(stream, allow_pickle=False)
+        except _DAMAGED as error:
+            raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
+        return as_sample(array, item, form)
+
+
+class _Archive:
+    """An open `.npz`."""
+
+    def __init__(self, file: str) -> None:
+        self._stream = remote.opened(file)
+        self.zip = zipfile.ZipFile(self._stream)
+
+    def close(self) -> None:
+        self.zip.close()
+        self._stream.close()
+
+
+def _members(stream: IO[bytes], file: str, inside: str) -> list[tuple[str, Header]]:
+    with zipfile.ZipFile(stream) as archive:
+        names = [name.removesuffix(MEMBER) for name in archive.namelist() if name.endswith(MEMBER)]
+        if not names:
+            raise RunFailed(f"{file}: has no arrays")
+        if inside and inside not in names:
+            raise not_inside(file, inside, names)
+        found = []
+        for name in [inside] if inside else natural_order(names):
+            with archive.open(name + MEMBER) as member:
+                size = archive.getinfo(name + MEMBER).file_size
+                found.append((name, _header(member, Item(file, name), size)))
+        return found
+
+
+def _header(stream: IO[bytes], item: Item, size: int) -> Header:
+    """The header of the array that takes the `size` bytes of `stream`."""
+    import numpy as np
+
+    readers: dict[tuple[int, int], Any] = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        version = np.lib.format.read_magic(stream)
+    except ValueError:
+        raise RunFailed(f"{item}: is no NumPy file") from None
+    if version not in readers:
+        # The third version differs in field names alone, and no sample has fields.
+        raise RunFailed(f"{item}: holds records: save each field as an array of its own")
+    shape, _, dtype = readers[version](stream)
+    header = header_of(item, shape, dtype)
+    whole = stream.tell() + int(np.prod(shape)) * dtype.itemsize
+    if size < whole:
+        raise RunFailed(f"{item}: is cut short: {shape} of {header.dtype} takes {whole} bytes, and there are {size}")
+    return header
+
+
+READER = Npy()
