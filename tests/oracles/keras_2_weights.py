@@ -1,9 +1,9 @@
 """Weights as real Keras 2 saves them: writes keras_2_weights_<version>.zip beside this file.
 
 Run it in virtual environments of their own, one with `tensorflow-cpu==2.15.1` (Keras 2.15), one with
-`tensorflow-cpu==2.12.1` (2.12, whose `.weights.h5` numbers layers in another way). The archive holds for each network its JSON (networks.json),
-an input and the output in evaluation (arrays.npz), and files with its weights: `.weights.h5`, and of 2.15 the whole
-model `.h5` (with its optimizer's), `_weights.h5` and `.keras`.
+`tensorflow-cpu==2.12.1` (2.12, whose `.weights.h5` numbers layers in another way). The archive holds for each network
+its JSON (networks.json), an input and the output in evaluation (arrays.npz), and files with its weights:
+`.weights.h5`, and of 2.15 the whole model `.h5` (with its optimizer's), `_weights.h5` and `.keras`.
 """
 
 import json
