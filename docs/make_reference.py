@@ -148,7 +148,8 @@ def family(
 
 def data_type(item: tuple[str, Any]) -> tuple[str, ...]:
     name, kind = item
-    return f"`{name}`", f"{kind.meaning}.", f"`{compact({'input_type' if kind.as_input else 'target_type': name})}`"
+    keys = ["input_type"] * kind.as_input + ["target_type"] * (kind.beside_inputs or not kind.as_input)
+    return f"`{name}`", f"{kind.meaning}.", f"`{compact(dict.fromkeys(keys, name))}`"
 
 
 def transform(model: type[BaseModel]) -> tuple[str, ...]:
