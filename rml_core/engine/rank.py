@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rml_core.checkpoints import native
-from rml_core.config.problem import RunFailed
-from rml_core.config.seed import derive
 from rml_core.config.target import Target
 from rml_core.data.batches import batches
 from rml_core.data.masks import Mapped
 from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
-from rml_core.engine import debug, epoch, weights
+from rml_core.engine import debug, epoch, state, weights
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
 from rml_core.engine.memory import keep_what_is_freed, most_held_mb
 from rml_core.engine.metrics import metrics_for
@@ -141,7 +139,9 @@ class Rank:
         rate = self.learning_rate(number)
         for group in training.optimizer.param_groups:
             group["lr"] = rate
-        self._seed(number)
+        # Dropout draws from torch's generators.
+        state.begin_epoch(setup.seed, number, setup.rank, self.device, self._random)
+        self._random = None
         source = batches(
             self._samples["training"],
             batch_size=setup.training.batch_size,
@@ -229,79 +229,25 @@ class Rank:
         Raises:
             RunFailed: weights that nothing can go on from, or a full disk; earlier checkpoints are as they were.
         """
-        training = self.training
-        assert training is not None
-        setup = self.setup
-        assert setup.training is not None
-        # A last batch may have a finite loss and still ruin the weights.
-        weights = self.network.state_dict().values()
-        finite = [values.isfinite().all() for values in weights if values.is_floating_point()]
-        if not torch.stack([*finite, torch.tensor(True, device=self.device)]).all():
-            raise RunFailed(
-                f"the weights became nan or infinite in epoch {self.epoch}: lower optimizer.learning_rate, or set "
-                "optimizer.clip_norm; earlier checkpoints are kept"
-            )
-        native.write(
-            {
-                "run_id": setup.run_id,
-                "app": setup.app,
-                "started": setup.started,
-                "epoch": self.epoch,
-                "batch": self.batch,
-                "elapsed": self.elapsed(),
-                "network": self.network.state_dict(),
-                "optimizer": training.optimizer.state_dict(),
-                "scheduler": {"learning_rate": training.optimizer.param_groups[0]["lr"]},
-                "scaler": training.scaler.state_dict() if training.scaler is not None else {},
-                "random": self._random_state(),
-                "sums": {
-                    "loss": self._sums.loss,
-                    "samples": self._sums.samples,
-                    "batch": self.batch,
-                    "seconds": self._sums.seconds,
-                },
-                "history": json.dumps(self.history),
-                "samples": setup.training.count,
-                "classes": list(setup.training.classes or ()),
-                "mask_values": list(setup.mask_mapping) if setup.mask_mapping is not None else None,
-                "run": setup.run_file,
-            },
-            path,
+        assert self.training is not None
+        content = state.saved_state(
+            self.setup,
+            self.network,
+            self.training,
+            epoch=self.epoch,
+            batch=self.batch,
+            elapsed=self.elapsed(),
+            sums=self._sums,
+            history=self.history,
         )
-
-    # --- state
+        native.write(content, path)
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        self.network.load_state_dict(saved["network"])
-        training = self.training
-        if training is not None:
-            # Its settings are the run file's and this device's: only what it has gathered is taken over.
-            own = training.optimizer.state_dict()["param_groups"]
-            training.optimizer.load_state_dict({**saved["optimizer"], "param_groups": own})
-            if training.scaler is not None and saved["scaler"]:
-                training.scaler.load_state_dict(saved["scaler"])
         self.epoch, self.batch = saved["epoch"], saved["batch"]
+        rate = self.learning_rate(self.epoch) if self.setup.optimizer is not None else 0.0
+        state.restore(saved, self.network, self.training, rate)
         self.history = json.loads(saved["history"])
         self._elapsed_before = saved["elapsed"]
         if self.batch:
             self._sums = epoch.Sums(**saved["sums"])
             self._random = saved["random"]
-
-    def _seed(self, number: int) -> None:
-        """Dropout draws from torch's generator: begun anew each epoch, or where a checkpoint within it left it."""
-        seed = derive(self.setup.seed, "epoch", number, self.setup.rank) % 2**63
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                torch.cuda.manual_seed(seed)
-        if self._random is not None:
-            torch.set_rng_state(self._random["cpu"])
-            if self.device.type == "cuda" and "cuda" in self._random:
-                torch.cuda.set_rng_state(self._random["cuda"], self.device)
-            self._random = None
-
-    def _random_state(self) -> dict[str, Any]:
-        state = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
-        return state
