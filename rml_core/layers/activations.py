@@ -103,8 +103,8 @@ def _axes(value: object) -> object:
 
 
 def _shared(value: object) -> object:
-    axes = () if value is None else value
-    if not isinstance(axes, list | tuple) or not all(type(axis) is int for axis in axes):
+    axes = () if value is None else value if isinstance(value, list | tuple) else [value]
+    if not all(type(axis) is int for axis in axes):
         raise wrong(f"{shown(value)} is not a list of axes", "a list of integers, as Keras counts: [1, 2], null")
     return tuple(axes)
 
@@ -246,11 +246,11 @@ class PReLU(LayerSection):
 
     def _alpha(self, shape: Shape) -> tuple[int, ...]:
         """alpha's shape, channels last."""
-        size = len(shape) + 1
-        if any(axis % size == 0 or not -size <= axis < size for axis in self.shared_axes):
+        # Keras counts back from the axis before the last one.
+        if not all(-len(shape) < axis <= len(shape) and axis for axis in self.shared_axes):
             raise Misfit(f"axis {list(self.shared_axes)} is not one of the axes of its input {say(shape)}")
-        shared = {axis % size for axis in self.shared_axes}
-        sizes = tuple(1 if axis in shared else length for axis, length in enumerate(shape, start=1))
+        shared = {(axis - 1) % len(shape) for axis in self.shared_axes}
+        sizes = tuple(1 if place in shared else length for place, length in enumerate(shape))
         known = tuple(length for length in sizes if length is not None)
         if len(known) < len(sizes):
             raise Misfit(

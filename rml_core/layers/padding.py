@@ -5,6 +5,7 @@ Source: TensorFlow, "Notes on padding" of `tf.nn`; Dumoulin and Visin, arXiv:160
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 Sizes = tuple[int, ...]
@@ -16,9 +17,9 @@ def extent(kernel: int, dilation: int = 1) -> int:
     return (kernel - 1) * dilation + 1
 
 
-def same(length: int, reach: int, stride: int) -> Pair:
+def same(length: int, reach: int, stride: int, largest: Callable[[int, int], int] = max) -> Pair:
     """What `same` adds before and after an axis so that ceil(length / stride) windows of `reach` fit."""
-    total = max((-(-length // stride) - 1) * stride + reach - length, 0)
+    total = largest((-(-length // stride) - 1) * stride + reach - length, 0)
     return total // 2, total - total // 2
 
 

@@ -65,10 +65,10 @@ class Rescaling(LayerSection):
 
 
 def _channels_or_all(value: object) -> object:
-    axes = value if isinstance(value, list | tuple) else [value]
-    if value is not None and (len(axes) != 1 or type(axes[0]) is not int):
+    axes = [] if value is None else value if isinstance(value, list | tuple) else [value]
+    if len(axes) > 1 or not all(type(axis) is int for axis in axes):
         raise wrong(f"{shown(value)} is not available", "-1, the channels; null, one number for all")
-    return None if value is None else axes[0]
+    return axes[0] if axes else None
 
 
 class Normalization(LayerSection):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rml_core.layers.padding import Pair, Sizes, extent, same_each
+from rml_core.layers.padding import Pair, Sizes, extent, same, same_each
 from rml_core.layers.section import Run
 
 # By rank.
@@ -22,6 +24,17 @@ def flat(pairs: tuple[Pair, ...]) -> list[int]:
     return [side for pair in reversed(pairs) for side in pair]
 
 
+def sizes_known(x: Tensor) -> bool:
+    """Whether the sizes of x: (N, C, *spatial) are numbers. torch.export has symbols for those that it leaves open, of
+    which nothing may be asked."""
+    return all(type(size) is int for size in x.shape[2:])
+
+
+def open_same(x: Tensor, reach: Sizes, strides: Sizes) -> tuple[Pair, ...]:
+    """`same` for sizes that are left open."""
+    return tuple(map(partial(same, largest=torch.sym_max), x.shape[2:], reach, strides))
+
+
 def padded(x: Tensor, padding: str | Sizes, reach: Sizes, strides: Sizes) -> tuple[Tensor, Sizes]:
     """x: (N, C, *spatial) with the zeros that a convolution cannot add itself, and those that it can, an axis."""
     if not isinstance(padding, str):
@@ -30,6 +43,8 @@ def padded(x: Tensor, padding: str | Sizes, reach: Sizes, strides: Sizes) -> tup
         return x, (0,) * len(reach)
     if padding == "causal":
         return F.pad(x, flat(tuple((size - 1, 0) for size in reach))), (0,) * len(reach)
+    if not sizes_known(x):
+        return F.pad(x, flat(open_same(x, reach, strides))), (0,) * len(reach)
     pads = same_each(tuple(x.shape[2:]), reach, strides)
     if all(before == after for before, after in pads):
         return x, tuple(before for before, _ in pads)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rml_core.layers.modules.scaling import by_channel
+
 
 class BatchNorm(nn.Module):
     """`update`: the weight of the new value in the moving statistics. `unbiased`: the moving variance's estimate.
@@ -106,6 +108,9 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Not torch.nn.functional's, which refuses groups of one number: those become beta.
+        if self.weight is None and self.bias is not None:
+            # torch has no gradient for a bias alone.
+            return torch.group_norm(x, self.groups, None, None, self.epsilon) + by_channel(self.bias, x)
         return torch.group_norm(x, self.groups, self.weight, self.bias, self.epsilon)
 
 

@@ -8,29 +8,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rml_core.layers.modules.convolution import flat
+from rml_core.layers.modules.convolution import flat, open_same, sizes_known
 from rml_core.layers.padding import Sizes, same_each
 from rml_core.layers.section import Run
 
+
+def _max_1d(x: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes = (0,), ceil_mode: bool = False) -> Tensor:
+    if sizes_known(x):
+        return torch.max_pool1d(x, kernel_size, stride, padding, 1, ceil_mode)
+    # torch.export would take the size of the example for the only one there is.
+    y = x.unsqueeze(2)
+    return torch.max_pool2d(y, (1, *kernel_size), (1, *stride), (0, *padding), 1, ceil_mode).squeeze(2)
+
+
 # Not torch.nn.functional's: those cannot be pickled.
-_MAX = {1: torch.max_pool1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
+_MAX = {1: _max_1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def max_pooling(pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
     plain = partial(_MAX[len(pool)], kernel_size=pool, stride=strides)
-    return _padded(plain, partial(plain, ceil_mode=True), pool, strides, padding)
+    return _padded(plain, partial(plain, ceil_mode=True), pool, strides, padding, largest=True)
 
 
 def average_pooling(pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
     """With `same` the elements that padding adds are not counted, as TensorFlow does; explicit zeros are."""
     plain = partial(_AVERAGE[len(pool)], kernel_size=pool, stride=strides)
-    return _padded(plain, partial(plain, ceil_mode=True, count_include_pad=False), pool, strides, padding)
+    return _padded(
+        plain, partial(plain, ceil_mode=True, count_include_pad=False), pool, strides, padding, largest=False
+    )
 
 
-def _padded(plain: Run, ceiling: Run, pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
+def _padded(plain: Run, ceiling: Run, pool: Sizes, strides: Sizes, padding: str | Sizes, largest: bool) -> Run:
     if padding == "same":
-        return SamePooling(ceiling, pool, strides)
+        return SamePooling(ceiling, plain, pool, strides, largest)
     if isinstance(padding, tuple) and any(padding):
         return partial(_with_zeros, pool=plain, around=flat(tuple((size, size) for size in padding)))
     return plain
@@ -46,18 +57,27 @@ class SamePooling(nn.Module):
     Where an axis does not stride and its window is even, the one window too many at the beginning is left out.
     """
 
-    def __init__(self, ceiling: Run, pool: Sizes, strides: Sizes):
+    def __init__(self, ceiling: Run, plain: Run, pool: Sizes, strides: Sizes, largest: bool):
         super().__init__()
-        self.ceiling, self.pool, self.strides = ceiling, pool, strides
+        self.ceiling, self.plain, self.pool, self.strides, self.largest = ceiling, plain, pool, strides, largest
         self.first = tuple(int(stride == 1 and size % 2 == 0) for size, stride in zip(pool, strides, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not sizes_known(x):
+            return self._open(x)
         pads = same_each(tuple(x.shape[2:]), self.pool, self.strides)
         y = self.ceiling(x, padding=tuple(pad[0] + more for pad, more in zip(pads, self.first, strict=True)))
         for axis, first in enumerate(self.first, start=2):
             if first:
                 y = y.narrow(axis, 1, y.shape[axis] - 1)
         return y
+
+    def _open(self, x: Tensor) -> Tensor:
+        """With sizes that are left open, and a copy."""
+        around = flat(open_same(x, self.pool, self.strides))
+        if self.largest:
+            return self.plain(F.pad(x, around, value=-torch.inf))
+        return self.plain(F.pad(x, around)) / self.plain(F.pad(torch.ones_like(x[:1, :1]), around))
 
 
 def global_max(rank: int, keepdims: bool) -> Run:

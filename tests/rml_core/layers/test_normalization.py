@@ -18,6 +18,11 @@ def test_three_steps_are_those_of_keras(agree_layer, shape, center, scale):
     agree_layer(layer, shape, batch=5, steps=3)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((6, 3), 1), ((6, 4, 3), 1), ((6, 4, 3), 2), ((4, 3, 5, 2), -2)])
+def test_statistics_along_another_axis(agree_layer, shape, axis):
+    agree_layer(keras.layers.BatchNormalization(axis=axis, momentum=0.8), shape, batch=5, steps=3)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_element_a_channel(agree_layer, shape):
     agree_layer(keras.layers.BatchNormalization(momentum=0.7), (*(1 for _ in shape[:-1]), shape[-1]), batch=1, steps=2)
