@@ -1,7 +1,9 @@
 """The `loss` section: what training makes small."""
 
+from rml_core.loss.focal import Focal
+from rml_core.loss.lovasz import Lovasz
 from rml_core.loss.pixelwise import BCE, MSE, NLL
-from rml_core.loss.region import Dice
+from rml_core.loss.region import Dice, Jaccard
 from rml_core.loss.section import Fitted, LossSection
 
 LOSSES: dict[str, type[LossSection]] = {
@@ -9,12 +11,12 @@ LOSSES: dict[str, type[LossSection]] = {
     "BCE": BCE,
     "MSE": MSE,
     "Dice": Dice,
+    "Jaccard": Jaccard,
+    "Focal": Focal,
+    "Lovasz": Lovasz,
 }
 
 LATER = (
-    "Jaccard",
-    "Focal",
-    "Lovasz",
     "Wasserstein",
     "YOLOv3",
     "Burgers_PDE",

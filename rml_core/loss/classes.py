@@ -31,6 +31,45 @@ class Constant:
         return self.like(tensor).view(1, -1, *[1] * (tensor.ndim - 2))
 
 
+class ClassTable:
+    """A number a class, for each sample or pixel of its class index; 0 for `ignored` and IGNORED."""
+
+    def __init__(self, numbers: Sequence[float], ignored: int | None):
+        # As an index IGNORED is the last.
+        self._table = Constant([*(0.0 if c == ignored else number for c, number in enumerate(numbers)), 0.0])
+
+    def of(self, target: Tensor, like: Tensor) -> Tensor:
+        return self._table.like(like)[target]
+
+
+class ElementMean:
+    """The weighted mean over the elements of (N, C, *spatial), divided by the sum of the weights.
+
+    `weight`: a number a channel; for one channel of class indices a number for either class. `ignored`: the class
+    index of samples or pixels that weigh nothing.
+    """
+
+    def __init__(self, weight: Sequence[float] | None, ignored: int | None, channels: int, values: bool):
+        self._ignored, self._channels, self._values = ignored, channels, values
+        self._plain = weight is None and ignored is None
+        self._weights = Constant(weight or [1.0] * channels)
+        self._of_two = ClassTable(weight or (1.0, 1.0), ignored)
+
+    def __call__(self, each: Tensor, target: Tensor) -> Tensor:
+        """each (N, C, *spatial); target (N, *spatial) class indices, or values like `each`."""
+        if self._plain:
+            return each.mean()
+        if self._channels == 1 and not self._values:
+            weight = self._of_two.of(target, each).unsqueeze(1)
+            return share((each * weight).sum(), weight.sum())
+        weight = self._weights.channels(each)
+        pixels: Tensor | int = each.numel() // self._channels
+        if self._ignored is not None:
+            kept = (target != self._ignored).unsqueeze(1)
+            weight, pixels = weight * kept, kept.sum()
+        return share((each * weight).sum(), self._weights.like(each).sum() * pixels)
+
+
 def one_hot(target: Tensor, channels: int) -> Tensor:
     """Class indices (N, *spatial) as bool (N, channels, *spatial); one channel is the second of two classes."""
     first = 1 if channels == 1 else 0
@@ -61,6 +100,12 @@ def probabilities(output: Tensor, source: str) -> Tensor:
 def log_of(probability: Tensor) -> Tensor:
     """The log, finite at 0. The floor is the narrow type's own: the gradient 1/p has to fit in it on the way back."""
     return widened(probability.clamp(min=torch.finfo(probability.dtype).tiny)).log()
+
+
+def within(probability: Tensor) -> Tensor:
+    """Probabilities a little off 0 and 1, where the type has no room for the gradient of a log; widened."""
+    limits = torch.finfo(probability.dtype)
+    return widened(probability.clamp(limits.tiny, 1 - limits.eps))
 
 
 def share(part: Tensor, whole: Tensor) -> Tensor:

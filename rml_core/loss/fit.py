@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from rml_core.config.problem import Problem, Refused, listed
 from rml_core.config.target import Target
-from rml_core.loss.section import Fitted, LossSection, Weighted
-
-Shape = tuple[int | None, ...]
+from rml_core.loss.section import Fitted, LossSection, Shape, shape_text
 
 # So many names of classes a message has at most.
 SHOWN = 10
@@ -19,7 +17,7 @@ GIVEN_BY = {
     "sigmoid": "sigmoid",
     "softmax": "softmax",
     "log_softmax": "log_softmax",
-    "hard_sigmoid": "probabilities",
+    "hard_sigmoid": "sigmoid",
 }
 
 
@@ -38,7 +36,7 @@ def fit(
     Raises:
         Refused: every reason why they do not go together, the shapes named.
     """
-    problems = [*_shapes(loss, output_shape, target, where, names), *_weights(loss, output_shape, target, where)]
+    problems = [*_shapes(loss, output_shape, target, where, names), *loss.unfit(output_shape, target, where)]
     warnings = []
     source = loss.source or GIVEN_BY.get(last_activation, "")
     if not loss.sources:
@@ -61,10 +59,10 @@ def fit(
         agreeing = {known, "probabilities"} if known in ("sigmoid", "softmax") else {known}
         if known != "logits" and source not in agreeing:
             warnings.append(f'{where}.source: is "{source}", but the network ends in {last_activation}')
-    elif loss.needs_two_outputs and source in ("softmax", "probabilities"):
+    elif (detour := loss.detour(source, output_shape[0] or 1)) is not None:
         warnings.append(
-            f"{where}: {loss.function} takes log-probabilities and the network ends in {last_activation}: the log "
-            f'is taken. Ending in log_softmax is more exact; "source": "{source}" says that this is meant'
+            f"{where}: {loss.function} takes {detour.wants} and the network ends in {last_activation}: {detour.done}. "
+            f'Ending in {detour.better} is more exact; "source": "{source}" says that this is meant'
         )
     if target.classes is not None and target.kind != "values" and (output_shape[0] or 1) > max(target.classes, 2):
         warnings.append(f"{where}: the network has {output_shape[0]} outputs, the targets {target.classes} classes")
@@ -86,11 +84,11 @@ def _shapes(
     loss: LossSection, output_shape: Shape, target: Target, where: str, names: Sequence[str]
 ) -> Iterator[Problem]:
     outputs, spatial = output_shape[0], output_shape[1:]
-    given = f"the network's output {_text(output_shape)}"
+    given, values = f"the network's output {shape_text(output_shape)}", f"values {shape_text(target.shape)}"
     if target.kind not in loss.target_kinds:
         yield Problem(
             where,
-            f"{loss.function} compares {given} with a class index, and the targets are values {_text(target.shape)}",
+            f"{loss.function} compares {given} with a class index, and the targets are {values}",
             remedy='use labels, or masks with "target_is_mask": true; or another loss, MSE for example',
         )
         return
@@ -98,15 +96,18 @@ def _shapes(
         if not _same(output_shape, target.shape):
             yield Problem(
                 where,
-                f"{loss.function} cannot compare {given} with the targets {_text(target.shape)}",
-                remedy=f"make the last layer give {_text(target.shape)}",
+                f"{loss.function} cannot compare {given} with the targets {shape_text(target.shape)}",
+                remedy=f"make the last layer give {shape_text(target.shape)}",
             )
         return
     a_sample = target.kind == "labels"
     named = "" if target.classes is None else f" of {target.classes}"
-    said = f"the targets, one class{named} a {'sample' if a_sample else f'pixel of {_text(target.shape)}'}"
+    each = (
+        "a sample" if a_sample else f"a {'voxel' if len(target.shape) == 3 else 'pixel'} of {shape_text(target.shape)}"
+    )
+    said = f"the targets, one class{named} {each}"
     if not _same(spatial, () if a_sample else target.shape):
-        remedy = f"let the last layer's height, width and so on be {_text(target.shape)}"
+        remedy = f"let the last layer's height, width and so on be {shape_text(target.shape)}"
         if a_sample:
             remedy = "end the network with Flatten or a global pooling, and a Dense layer"
         yield Problem(where, f"{loss.function} cannot compare {given} with {said}", remedy=remedy)
@@ -131,23 +132,7 @@ def _if_these(names: Sequence[str]) -> str:
     return f", if these are the classes: {listed(names[:SHOWN])}{more}"
 
 
-def _weights(loss: LossSection, output_shape: Shape, target: Target, where: str) -> Iterator[Problem]:
-    if not isinstance(loss, Weighted) or loss.weight is None or output_shape[0] is None:
-        return
-    needed = loss.weights_needed(output_shape[0], target)
-    if needed is not None and len(loss.weight) != needed:
-        yield Problem(
-            f"{where}.weight",
-            f"has {len(loss.weight)} numbers, the network's output {_text(output_shape)} needs {needed}",
-            "one number a class",
-        )
-
-
 def _same(given: Shape, wanted: Shape) -> bool:
     return len(given) == len(wanted) and all(
         a == b or a is None or b is None for a, b in zip(given, wanted, strict=True)
     )
-
-
-def _text(shape: Shape) -> str:
-    return str(tuple(shape)).replace("None", "?")

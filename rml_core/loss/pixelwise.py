@@ -1,4 +1,4 @@
-"""Losses that compare element by element and take the mean: NLL, BCE, MSE."""
+"""Losses that compare element by element and take the mean: NLL, BCE, MSE. Twice differentiable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rml_core.config.names import OneOf
 from rml_core.config.target import Target
-from rml_core.loss.section import Fitted, Ignoring, LossSection, Weighted
+from rml_core.loss.section import Detour, Elementwise, Fitted, Shape, Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rml_core.loss.section import Objective
 
 
-class NLL(Ignoring):
+class NLL(Weighted):
     """Negative log-likelihood of the target's class: - sum w_t log p_t / sum w_t."""
 
     target_kinds: ClassVar[tuple[str, ...]] = ("labels", "mask")
@@ -24,10 +24,15 @@ class NLL(Ignoring):
 
     function: Annotated[str, OneOf("loss function", "NLL")]
 
-    def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
+    def detour(self, source: str, outputs: int) -> Detour | None:
+        if source not in ("softmax", "probabilities"):
+            return None
+        return Detour("log-probabilities", "the log is taken", "log_softmax")
+
+    def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import Constant, log_of, share, widened
+        from rml_core.loss.classes import ClassTable, Constant, log_of, share, widened
 
         logits = fitted.source == "logits"
         log_probabilities = fitted.source == "log_softmax"
@@ -41,9 +46,7 @@ class NLL(Ignoring):
             return lambda output, target: compare(scores(output), target)
 
         weights = None if self.weight is None else Constant(self.weight)
-        # The last entry is the weight of IGNORED, which as an index means the last.
-        kept = [0.0 if c == ignored else w for c, w in enumerate(self.weight or ())]
-        table = Constant([*kept, 0.0])
+        table = ClassTable(self.weight or (), ignored)
         skip = -100 if ignored is None else ignored
 
         def objective(output: Tensor, target: Tensor) -> Tensor:
@@ -51,13 +54,13 @@ class NLL(Ignoring):
             weight = None if weights is None else weights.like(wide)
             # torch's own sum over pixels is not deterministic on a GPU.
             part = compare(wide, target, weight=weight, ignore_index=skip, reduction="none").sum()
-            total = (target != skip).sum().to(wide.dtype) if weights is None else table.like(wide)[target].sum()
+            total = (target != skip).sum().to(wide.dtype) if weights is None else table.of(target, wide).sum()
             return share(part, total)
 
         return objective
 
 
-class BCE(Weighted):
+class BCE(Elementwise):
     """Binary cross entropy of each output channel: - mean(t log p + (1 - t) log(1 - p)).
 
     One channel is the probability of the second of two classes; `weight` then has one number for either. With more
@@ -66,84 +69,51 @@ class BCE(Weighted):
 
     function: Annotated[str, OneOf("loss function", "BCE")]
 
-    def weights_needed(self, outputs: int, target: Target) -> int | None:
-        return outputs if target.kind == "values" else max(outputs, 2)
-
-    def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
+    def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
         import torch
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import HALF, Constant, cross_entropy, one_hot, share, widened
+        from rml_core.loss.classes import HALF, ElementMean, cross_entropy, one_hot, widened, within
 
         logits, log_probabilities = fitted.source == "logits", fitted.source == "log_softmax"
 
-        def compare(output: Tensor, expected: Tensor, weight: Tensor | None = None, reduction: str = "mean") -> Tensor:
+        def probability(output: Tensor) -> Tensor:
+            if log_probabilities:
+                if output.dtype in HALF:
+                    limits = torch.finfo(output.dtype)
+                    output = output.clamp(limits.min, -limits.eps)
+                return widened(output).exp()
+            return within(output) if output.dtype in HALF else output
+
+        channels, values = output_shape[0] or 1, target.kind == "values"
+        mean = ElementMean(self.weight, self.ignored(target), channels, values)
+
+        def objective(output: Tensor, target: Tensor) -> Tensor:
+            p = widened(output) if logits else probability(output)
+            expected = (target if values else one_hot(target, channels)).to(p.dtype)
             if logits:
-                return F.binary_cross_entropy_with_logits(widened(output), expected, weight, reduction=reduction)
-            if output.dtype in HALF:
-                # The gradient at 0 and 1 is large: it has to fit in the narrow type on the way back.
-                limits = torch.finfo(output.dtype)
-                bounds = (limits.min, -limits.eps) if log_probabilities else (limits.tiny, 1 - limits.eps)
-                output = output.clamp(*bounds)
-            p = widened(output).exp() if log_probabilities else widened(output)
-            each = cross_entropy(p, expected)
-            each = each if weight is None else each * weight
-            return each.mean() if reduction == "mean" else each.sum()
+                return mean(F.binary_cross_entropy_with_logits(p, expected, reduction="none"), target)
+            return mean(cross_entropy(p, expected), target)
 
-        channels = output_shape[0] or 1
-        weights = None if self.weight is None else Constant(self.weight)
-        if target.kind == "values":
-
-            def of_values(output: Tensor, target: Tensor) -> Tensor:
-                expected = target.to(widened(output).dtype)
-                if weights is None:
-                    return compare(output, expected)
-                weight = weights.channels(expected)
-                total = weight.sum() * (expected.numel() // channels)
-                return share(compare(output, expected, weight, "sum"), total)
-
-            return of_values
-
-        ignored = self.ignored(target)
-        table = Constant([*(self.weight or (1.0, 1.0)), 0.0])
-
-        def of_classes(output: Tensor, target: Tensor) -> Tensor:
-            expected = one_hot(target, channels).to(widened(output).dtype)
-            if weights is None and ignored is None:
-                return compare(output, expected)
-            if channels == 1:
-                weight = table.like(expected)[target].unsqueeze(1)
-                return share(compare(output, expected, weight, "sum"), weight.sum())
-            weight = torch.ones_like(expected) if weights is None else weights.channels(expected).expand_as(expected)
-            if ignored is not None:
-                weight = weight * (target != ignored).unsqueeze(1)
-            return share(compare(output, expected, weight, "sum"), weight.sum())
-
-        return of_classes
+        return objective
 
 
-class MSE(LossSection):
+class MSE(Elementwise):
     """Mean squared error of the output as it is; class-index targets are one-hot, or 0 and 1 for one channel."""
 
     sources: ClassVar[tuple[str, ...]] = ()
 
     function: Annotated[str, OneOf("loss function", "MSE")]
 
-    def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
-        import torch.nn.functional as F
+    def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
+        from rml_core.loss.classes import ElementMean, one_hot, widened
 
-        from rml_core.loss.classes import one_hot, share, widened
-
-        channels = output_shape[0] or 1
-        ignored = self.ignored(target)
-        values = target.kind == "values"
+        channels, values = output_shape[0] or 1, target.kind == "values"
+        mean = ElementMean(self.weight, self.ignored(target), channels, values)
 
         def objective(output: Tensor, target: Tensor) -> Tensor:
             wide = widened(output)
             expected = (target if values else one_hot(target, channels)).to(wide.dtype)
-            if ignored is None:
-                return F.mse_loss(wide, expected)
-            kept = (target != ignored).unsqueeze(1).to(wide.dtype)
-            return share(((wide - expected).square() * kept).sum(), kept.sum() * channels)
+            return mean((wide - expected).square(), target)
 
         return objective

@@ -1,14 +1,19 @@
-"""Losses of whole regions, from sums over batch and space: Dice."""
+"""Losses of whole regions, from sums over batch and space.
+
+Dice: Milletari, Navab, Ahmadi (arXiv:1606.04797), without squares below the fraction bar, as Sudre et al.
+(arXiv:1707.03237) have it. Jaccard: Rahman and Wang, https://doi.org/10.1007/978-3-319-50835-1_22.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from rml_core.config.names import OneOf
 from rml_core.config.target import Target
-from rml_core.loss.section import Fitted, Ignoring
+from rml_core.loss.section import Fitted, Shape, Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +21,45 @@ if TYPE_CHECKING:
     from rml_core.loss.section import Objective
 
 
-class Dice(Ignoring):
+class Region(Weighted):
+    """A loss a class, and their (weighted) mean.
+
+    A class that is neither the most probable one of any pixel nor in the target leaves the mean. A single channel
+    is always in it: where there is nothing to find, its loss pushes p down.
+    """
+
+    smooth: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to both sides of the fraction."""
+
+    @abstractmethod
+    def of_sums(self, overlap: Tensor, total: Tensor) -> Tensor:
+        """The losses (C,) from sum(p t) and sum p + sum t. Over one fraction bar: 0, not 0/0, where nothing is."""
+
+    def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
+        from rml_core.loss.classes import Constant, probabilities, share
+        from rml_core.loss.sums import chosen, seen_all, sums_of_classes, sums_of_values
+
+        channels = output_shape[0] or 1
+        source, values = fitted.source, target.kind == "values"
+        ignored = self.ignored(target)
+        weights = Constant(self.weight or [1.0] * channels)
+
+        def objective(output: Tensor, target: Tensor) -> Tensor:
+            p = probabilities(output, source)
+            sums = sums_of_values(p, target) if values else sums_of_classes(p, target, ignored)
+            losses = self.of_sums(sums.overlap, sums.p + sums.t)
+            if channels == 1:
+                return losses[0]
+            present = sums.t > 0
+            if not seen_all(present):
+                present = present | chosen(p.detach(), None if values else target, ignored)
+            weight = weights.like(losses) * present
+            return share((weight * losses).sum(), weight.sum())
+
+        return objective
+
+
+class Dice(Region):
     """Soft Dice, 1 - (2 sum(p t) + smooth) / (sum p + sum t + smooth), one a class, and their (weighted) mean.
 
     A class that is neither the most probable one of any pixel nor in the target leaves the mean. A single channel
@@ -24,34 +67,15 @@ class Dice(Ignoring):
     """
 
     function: Annotated[str, OneOf("loss function", "Dice")]
-    smooth: Annotated[float, Field(ge=0)] = 1e-6
-    """Added to both sides of the fraction."""
 
-    def build(self, fitted: Fitted, output_shape: tuple[int | None, ...], target: Target) -> Objective:
-        from rml_core.loss.classes import Constant, most_probable, one_hot, probabilities, share
+    def of_sums(self, overlap: Tensor, total: Tensor) -> Tensor:
+        return (total - 2 * overlap) / (total + self.smooth).clamp(min=1e-12)
 
-        channels = output_shape[0] or 1
-        source, smooth, values = fitted.source, self.smooth, target.kind == "values"
-        ignored = self.ignored(target)
-        weights = Constant(self.weight or [1.0] * channels)
-        over = (0, *range(2, len(output_shape) + 1))
 
-        def objective(output: Tensor, target: Tensor) -> Tensor:
-            p = probabilities(output, source)
-            t = target if values else one_hot(target, channels)
-            chosen = one_hot(most_probable(p.detach()), channels) if channels > 1 else None
-            if ignored is not None:
-                kept = (target != ignored).unsqueeze(1)
-                p, t = p * kept, t & kept
-                chosen = chosen & kept if chosen is not None else None
-            overlap = (p * t).sum(over)
-            total = p.sum(over) + t.sum(over)
-            # The formula over one fraction bar: 0, not 0/0, where nothing is counted.
-            losses = (total - 2 * overlap) / (total + smooth).clamp(min=1e-12)
-            if chosen is None:
-                return losses[0]
-            present = chosen.any(dim=over) | t.any(dim=over)
-            weight = weights.like(losses) * present
-            return share((weight * losses).sum(), weight.sum())
+class Jaccard(Region):
+    """Soft intersection over union, 1 - (sum(p t) + smooth) / (sum p + sum t - sum(p t) + smooth), as Dice."""
 
-        return objective
+    function: Annotated[str, OneOf("loss function", "Jaccard")]
+
+    def of_sums(self, overlap: Tensor, total: Tensor) -> Tensor:
+        return (total - 2 * overlap) / (total - overlap + self.smooth).clamp(min=1e-12)

@@ -11,6 +11,7 @@ from rml_core.loss.fit import fit
 
 LABELS = Target("labels", (), 10)
 MASK = Target("mask", (28, 30), 2)
+VOXELS = Target("mask", (8, 9, 10), 3)
 VALUES = Target("values", (3, 28, 30))
 
 
@@ -30,7 +31,7 @@ def refusal(call) -> str:
         ({"function": "NLL"}, (2, None, None), MASK, "log_softmax", "log_softmax"),
         ({"function": "BCE"}, (1,), Target("labels", (), 2), "sigmoid", "sigmoid"),
         ({"function": "BCE"}, (10,), LABELS, "linear", "logits"),
-        ({"function": "bce"}, (1, 28, 30), MASK, "hard_sigmoid", "probabilities"),
+        ({"function": "bce"}, (1, 28, 30), MASK, "hard_sigmoid", "sigmoid"),
         ({"function": "BCE"}, (3, 28, 30), VALUES, "sigmoid", "sigmoid"),
         ({"function": "BCE", "weight": [1, 2]}, (1, 28, 30), MASK, "sigmoid", "sigmoid"),
         ({"function": "BCE", "weight": [1, 2, 0]}, (3, 28, 30), VALUES, "sigmoid", "sigmoid"),
@@ -41,6 +42,20 @@ def refusal(call) -> str:
         ({"function": "dice", "weight": [2]}, (1, 28, 30), MASK, "sigmoid", "sigmoid"),
         ({"function": "Dice"}, (2, 28, 30), Target("mask", (None, None)), "softmax", "softmax"),
         ({"function": "Dice", "source": "probabilities"}, (2, 28, 30), MASK, "relu", "probabilities"),
+        ({"function": "jaccard", "weight": [1, 0, 2], "smooth": 1}, (3, 8, 9, 10), VOXELS, "softmax", "softmax"),
+        ({"function": "Jaccard"}, (3, 28, 30), VALUES, "sigmoid", "sigmoid"),
+        ({"function": "focal", "alpha": [1, 2, 3]}, (3, 8, 9, 10), VOXELS, "linear", "logits"),
+        ({"function": "Focal", "alpha": [1, 2], "weight": [1, 2]}, (1, 28, 30), MASK, "sigmoid", "sigmoid"),
+        ({"function": "Focal", "alpha": [1, 2], "weight": [1]}, (1, 9), Target("values", (1, 9)), "linear", "logits"),
+        ({"function": "Focal", "ignore_index": 9}, (10,), LABELS, "log_softmax", "log_softmax"),
+        ({"function": "Focal"}, (3, 28, 30), VALUES, "hard_sigmoid", "sigmoid"),
+        ({"function": "lovasz", "per_image": True}, (3, 8, 9, 10), VOXELS, "log_softmax", "log_softmax"),
+        ({"function": "Lovasz"}, (1, 28, 30), MASK, "linear", "logits"),
+        ({"function": "Lovasz", "source": "sigmoid"}, (1, 28, 30), MASK, "sigmoid", "sigmoid"),
+        ({"function": "Lovasz", "weight": [1, 2]}, (2, 28, 30), MASK, "sigmoid", "sigmoid"),
+        ({"function": "MSE", "weight": [1, 2, 3]}, (3, 28, 30), VALUES, "linear", "probabilities"),
+        ({"function": "MSE", "weight": [1, 2], "ignore_index": 255}, (1, 28, 30), MASK, "linear", "probabilities"),
+        ({"function": "BCE", "ignore_index": 0}, (1,), Target("labels", (), 2), "sigmoid", "sigmoid"),
     ],
 )
 def test_what_fits(section, keys, shape, target, last, source):
@@ -73,6 +88,21 @@ def test_what_fits(section, keys, shape, target, last, source):
             LABELS,
             "log_softmax",
             "neural_network.loss: the network has 12 outputs, the targets 10 classes",
+        ),
+        (
+            {"function": "Lovasz"},
+            (1, 28, 30),
+            MASK,
+            "sigmoid",
+            "neural_network.loss: Lovasz takes logits where there is one output, and the network ends in sigmoid: they "
+            'are computed back from it. Ending in linear is more exact; "source": "sigmoid" says that this is meant',
+        ),
+        (
+            {"function": "Lovasz", "source": "logits"},
+            (1, 28, 30),
+            MASK,
+            "sigmoid",
+            'neural_network.loss.source: is "logits", but the network ends in sigmoid',
         ),
     ],
 )
@@ -183,6 +213,109 @@ def test_what_is_warned_of(section, keys, shape, target, last, warning):
             "    allowed: one number a class",
         ),
         (
+            {"function": "NLL", "source": "log_softmax", "ignore_index": 10},
+            (10,),
+            LABELS,
+            "log_softmax",
+            "neural_network.loss.ignore_index: 10 is none of the 10 classes\n    allowed: 0 to 9",
+        ),
+        (
+            {"function": "BCE", "ignore_index": -100},
+            (1,),
+            Target("labels", ()),
+            "sigmoid",
+            "neural_network.loss.ignore_index: -100 is none of the 2 classes\n    allowed: 0 to 1",
+        ),
+        (
+            {"function": "MSE", "ignore_index": 0, "weight": [1, 2]},
+            (3, 28, 30),
+            VALUES,
+            "linear",
+            "neural_network.loss.weight: has 2 numbers, the network's output (3, 28, 30) needs 3\n"
+            "    allowed: one number a class\n"
+            "neural_network.loss.ignore_index: leaves a class out, and the targets are values\n"
+            '    take it away, or use labels, or masks with "target_is_mask": true',
+        ),
+        (
+            {"function": "MSE", "weight": [1]},
+            (1, 28, 30),
+            MASK,
+            "sigmoid",
+            "neural_network.loss.weight: has 1 number, the network's output (1, 28, 30) needs 2\n"
+            "    allowed: one number a class",
+        ),
+        (
+            {"function": "Jaccard", "weight": [1, 2]},
+            (1, 28, 30),
+            MASK,
+            "sigmoid",
+            "neural_network.loss.weight: has 2 numbers, the network's output (1, 28, 30) needs 1\n"
+            "    allowed: one number a class",
+        ),
+        (
+            {"function": "Focal", "alpha": [1, 2], "weight": [1, 2, 3, 4]},
+            (3, 8, 9, 10),
+            VOXELS,
+            "softmax",
+            "neural_network.loss.weight: has 4 numbers, the network's output (3, 8, 9, 10) needs 3\n"
+            "    allowed: one number a class\n"
+            "neural_network.loss.alpha: has 2 numbers, the network's output (3, 8, 9, 10) needs 3\n"
+            "    allowed: one number a class",
+        ),
+        (
+            {"function": "Focal", "alpha": [1]},
+            (1, 28, None),
+            MASK,
+            "sigmoid",
+            "neural_network.loss.alpha: has 1 number, the network's output (1, 28, ?) needs 2\n"
+            "    allowed: one number a class",
+        ),
+        (
+            {"function": "Focal"},
+            (3, 28, 30),
+            MASK,
+            "relu",
+            "neural_network.loss: Focal takes probabilities or logits, and the network ends in relu\n"
+            '    end the network with sigmoid or softmax, or say with "source" what it gives',
+        ),
+        (
+            {"function": "Lovasz"},
+            (3, 28, 30),
+            VALUES,
+            "softmax",
+            "neural_network.loss: Lovasz compares the network's output (3, 28, 30) with a class index, and the targets "
+            "are values (3, 28, 30)\n"
+            '    use labels, or masks with "target_is_mask": true; or another loss, MSE for example',
+        ),
+        (
+            {"function": "Jaccard"},
+            (2, 8, 9, 10),
+            VOXELS,
+            "softmax",
+            "neural_network.loss: Jaccard takes an output for each class: the network's output (2, 8, 9, 10) has 2, "
+            "against the targets, one class of 3 a voxel of (8, 9, 10)\n    end the network with 3 outputs",
+        ),
+        (
+            {"function": "Lovasz", "weight": [1, 2, 3]},
+            (2, 8, 9),
+            VOXELS,
+            "softmax",
+            "neural_network.loss: Lovasz cannot compare the network's output (2, 8, 9) with the targets, one class of "
+            "3 a voxel of (8, 9, 10)\n    let the last layer's height, width and so on be (8, 9, 10)\n"
+            "neural_network.loss: Lovasz takes an output for each class: the network's output (2, 8, 9) has 2, against "
+            "the targets, one class of 3 a voxel of (8, 9, 10)\n    end the network with 3 outputs\n"
+            "neural_network.loss.weight: has 3 numbers, the network's output (2, 8, 9) needs 2\n"
+            "    allowed: one number a class",
+        ),
+        (
+            {"function": "NLL"},
+            (10,),
+            LABELS,
+            "hard_sigmoid",
+            "neural_network.loss: NLL takes log-probabilities, and the network ends in hard_sigmoid\n"
+            '    end the network with log_softmax, or say with "source" what it gives',
+        ),
+        (
             {"function": "NLL", "weight": [1]},
             (8, 4),
             LABELS,
@@ -191,7 +324,7 @@ def test_what_is_warned_of(section, keys, shape, target, last, warning):
             "sample\n    end the network with Flatten or a global pooling, and a Dense layer\n"
             "neural_network.loss: NLL takes an output for each class: the network's output (8, 4) has 8, against the "
             "targets, one class of 10 a sample\n    end the network with 10 outputs\n"
-            "neural_network.loss.weight: has 1 numbers, the network's output (8, 4) needs 8\n"
+            "neural_network.loss.weight: has 1 number, the network's output (8, 4) needs 8\n"
             "    allowed: one number a class\n"
             "neural_network.loss: NLL takes log-probabilities, and the network ends in linear\n"
             '    end the network with log_softmax, or say "source": "logits"',
@@ -200,44 +333,6 @@ def test_what_is_warned_of(section, keys, shape, target, last, warning):
 )
 def test_what_is_refused(section, keys, shape, target, last, message):
     assert refusal(lambda: fit(section(**keys), shape, target, last)) == message
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        (
-            {"function": "Jaccard"},
-            'loss.function: loss function "Jaccard" is not available yet\n    allowed: NLL, BCE, MSE, Dice',
-        ),
-        (
-            {"function": "burgers_pde"},
-            'loss.function: loss function "Burgers_PDE" is not available yet\n    allowed: NLL, BCE, MSE, Dice',
-        ),
-        (
-            {"function": "nl"},
-            'loss.function: unknown loss function "nl"\n    allowed: NLL, BCE, MSE, Dice\n    did you mean "NLL"?',
-        ),
-        (
-            {"function": "NLL", "source": "log"},
-            'loss.source: unknown source "log"\n    allowed: sigmoid, softmax, log_softmax, logits, probabilities\n'
-            '    did you mean "logits"?',
-        ),
-        (
-            {"function": "NLL", "weight": [0, 0]},
-            "loss.weight: weighs nothing\n    allowed: one number a class, not all of them 0",
-        ),
-        (
-            {"function": "Dice", "weight": [1, -2]},
-            "loss.weight[1]: -2 does not fit\n    allowed: greater than or equal to 0",
-        ),
-        (
-            {"function": "MSE", "weight": [1]},
-            "loss.weight: unknown key\n    allowed: function, source",
-        ),
-    ],
-)
-def test_a_section_that_is_wrong_in_itself(section, keys, message):
-    assert refusal(lambda: section(**keys)) == message
 
 
 def test_neither_sections_nor_fit_need_torch():
