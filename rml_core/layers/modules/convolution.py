@@ -27,7 +27,7 @@ def flat(pairs: tuple[Pair, ...]) -> list[int]:
 def sizes_known(x: Tensor) -> bool:
     """Whether the sizes of x: (N, C, *spatial) are numbers. torch.export has symbols for those that it leaves open, of
     which nothing may be asked."""
-    return all(type(size) is int for size in x.shape[2:])
+    return not any(isinstance(size, torch.SymInt) for size in x.shape[2:])
 
 
 def open_same(x: Tensor, reach: Sizes, strides: Sizes) -> tuple[Pair, ...]:
