@@ -11,7 +11,7 @@ from typing import Any
 from flows.plan import Epoch, Group
 from rml_core.checkpoints import native
 from rml_core.checkpoints.section import Checkpoints
-from rml_core.engine.log import LogFiles
+from rml_core.engine.log import LogFiles, sync
 from rml_core.optimizer import OptimizerSection
 from rml_core.run import EarlyStopping
 from tasks import ranks
@@ -110,6 +110,8 @@ def _epoch(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interrupt
 def _save(loop: Loop, epoch: int, name: str, stage: ranks.Stage, do: Do) -> ranks.Stage:
     assert loop.save is not None
     assert loop.checkpoints is not None
+    if loop.logs is not None:
+        sync(loop.logs)
     return do(name, checkpoint_epoch, stage, epoch, loop.save, loop.run_id, loop.checkpoints.keep)
 
 
@@ -136,6 +138,8 @@ def _interrupted(loop: Loop, stage: ranks.Stage, do: Do) -> Ended:
     if loop.save is None:
         return Ended(stage.ranks, "interrupted; nothing was saved, because checkpoints.save is not set")
     path = native.interrupted_path(loop.save)
+    if loop.logs is not None:
+        sync(loop.logs)
     do("checkpoint interrupted", checkpoint, stage, path)
     return Ended(stage.ranks, f"interrupted; --resume auto goes on from {path}")
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,7 +45,11 @@ def test_line(epoch: int, time_s: float, loss: float, accuracy: float) -> str:
 
 
 def metrics_line(row: Mapping[str, Any]) -> str:
-    """Numbers that JSON has no word for (nan, inf) become null."""
+    return as_json(row)
+
+
+def as_json(value: Mapping[str, Any], indent: int | None = None) -> str:
+    """A line, or indented ones. Numbers that JSON has no word for (nan, inf) become null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
@@ -53,7 +58,20 @@ def metrics_line(row: Mapping[str, Any]) -> str:
             return {key: plain(member) for key, member in value.items()}
         return [plain(member) for member in value] if isinstance(value, list | tuple) else value
 
-    return json.dumps(plain(row)) + "\n"
+    return json.dumps(plain(value), indent=indent) + "\n"
+
+
+def sync(files: LogFiles) -> None:
+    """Let what was written reach the disk, as a checkpoint does that says how far the run is."""
+    for path in (files.train, files.test, files.metrics):
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise RunFailed(f"{path}: {error.strerror or error}") from error
+            finally:
+                os.close(descriptor)
 
 
 def append(path: Path, lines: Iterable[str]) -> None:

@@ -26,4 +26,5 @@ def to_dot(network: Network) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    """Graphviz takes HTML's names of characters for them."""
+    return text.replace("&", "&amp;").replace("\\", "\\\\").replace('"', '\\"')
