@@ -1,4 +1,7 @@
-"""OpenCV's arithmetic on arrays (H, W, C) of any number of channels.
+"""OpenCV's arithmetic on arrays (H, W, C) of any number of channels, several threads at once.
+
+Where OpenCV is handed the place for its result, it works without Python's lock from the beginning to the end; otherwise
+it takes the lock in the middle, for the memory.
 
 Bilinear values are made of uint8, uint16 and float32: of other types OpenCV has no function, or rounds places to a
 32nd of a pixel. Masks, and what moves by whole pixels, may be of any type.
@@ -27,7 +30,9 @@ def resized(array: np.ndarray, width: int, height: int, mask: bool) -> np.ndarra
         return array.take(rows, 0).take(columns, 1)
 
     def resize(group: np.ndarray) -> np.ndarray:
-        return np.asarray(cv2.resize(group, (width, height), interpolation=cv2.INTER_LINEAR))
+        out = np.empty((height, width, group.shape[2]), group.dtype)
+        cv2.resize(group, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+        return out
 
     return _in_groups(array, resize)
 
@@ -35,7 +40,9 @@ def resized(array: np.ndarray, width: int, height: int, mask: bool) -> np.ndarra
 def flipped(array: np.ndarray, axis: int) -> np.ndarray:
     """`array` with the pixels along `axis` (0: rows, 1: columns) in reverse order."""
     if array.dtype in MOVED and array.shape[2] <= GROUP:
-        return _with_channels(np.asarray(cv2.flip(_plain(array), axis)))
+        out = np.empty(array.shape, array.dtype)
+        cv2.flip(_plain(array), axis, dst=out)
+        return out
     return np.flip(array, axis)
 
 
@@ -70,31 +77,37 @@ def moved(array: np.ndarray, back: np.ndarray, mask: bool) -> np.ndarray:
         borderValue=FILLED,
     )
     signed = np.int16 if narrow else np.int32 if array.dtype in (np.uint16, np.int32) else np.int64
-    return _with_channels(turned.astype(signed, copy=False))
+    return turned.reshape(array.shape).astype(signed, copy=False)
 
 
 def _warped(group: np.ndarray, back: np.ndarray, border: int) -> np.ndarray:
     height, width, channels = group.shape
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     # Of two channels OpenCV rounds places to a 32nd of a pixel. Of three it gathers each by itself: with a fourth one
     # it is twice as fast, and the bits are the same.
+    padded = group
     if channels == 2:
-        array = np.concatenate([group, np.zeros_like(group)], axis=2)
-    else:
-        array = cv2.cvtColor(group, cv2.COLOR_BGR2BGRA) if channels == 3 else group
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    turned = cv2.warpAffine(array, back, (width, height), flags=flags, borderMode=border, borderValue=(0, 0, 0, 0))
+        padded = np.concatenate([group, np.zeros_like(group)], axis=2)
+    elif channels == 3:
+        padded = np.empty((height, width, 4), group.dtype)
+        cv2.cvtColor(group, cv2.COLOR_BGR2BGRA, dst=padded)
+    out = np.empty(padded.shape, padded.dtype)
+    cv2.warpAffine(padded, back, (width, height), out, flags=flags, borderMode=border, borderValue=(0, 0, 0, 0))
     if channels == 2:
-        return np.ascontiguousarray(turned[:, :, :2])
-    return np.asarray(cv2.cvtColor(turned, cv2.COLOR_BGRA2BGR) if channels == 3 else turned)
+        return np.ascontiguousarray(out[:, :, :2])
+    if channels == 3:
+        array, out = out, np.empty(group.shape, group.dtype)
+        cv2.cvtColor(array, cv2.COLOR_BGRA2BGR, dst=out)
+    return out
 
 
 def _in_groups(array: np.ndarray, apply: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`apply` to every so many channels of `array`."""
     channels = array.shape[2]
     if channels <= GROUP:
-        return _with_channels(apply(_plain(array)))
+        return apply(_plain(array))
     groups = [array[:, :, at : at + GROUP] for at in range(0, channels, GROUP)]
-    return np.concatenate([_with_channels(apply(np.ascontiguousarray(group))) for group in groups], axis=2)
+    return np.concatenate([apply(np.ascontiguousarray(group)) for group in groups], axis=2)
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -103,8 +116,3 @@ def _plain(array: np.ndarray) -> np.ndarray:
     size = array.itemsize
     lies_well = channels == size and width == size * array.shape[2] and height >= width * array.shape[1]
     return array if lies_well else np.ascontiguousarray(array)
-
-
-def _with_channels(array: np.ndarray) -> np.ndarray:
-    """OpenCV drops a channel axis of length one."""
-    return array[:, :, None] if array.ndim == 2 else array
