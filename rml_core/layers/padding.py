@@ -19,7 +19,8 @@ def extent(kernel: int, dilation: int = 1) -> int:
 
 def same(length: int, reach: int, stride: int, largest: Callable[[int, int], int] = max) -> Pair:
     """What `same` adds before and after an axis so that ceil(length / stride) windows of `reach` fit."""
-    total = largest((-(-length // stride) - 1) * stride + reach - length, 0)
+    # Not -(-length // stride): ONNX divides towards 0.
+    total = largest(((length + stride - 1) // stride - 1) * stride + reach - length, 0)
     return total // 2, total - total // 2
 
 

@@ -22,7 +22,7 @@ def _max_1d(x: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes = (0,),
 
 
 # Not torch.nn.functional's: those cannot be pickled.
-_MAX = {1: _max_1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
+_MAX: dict[int, Run] = {1: _max_1d, 2: torch.max_pool2d, 3: torch.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
