@@ -81,6 +81,16 @@ def copy_weights(network, ours, model):
             tensor.copy_(laid_out(variable.value, axes))
 
 
+@pytest.fixture(scope="session", name="close")
+def _close():
+    return close
+
+
+@pytest.fixture(scope="session", name="randomize")
+def _randomize():
+    return randomize
+
+
 @pytest.fixture(scope="session")
 def from_keras():
     """model -> (network, module with the model's weights)."""

@@ -179,7 +179,7 @@ def test_class_names_in_any_case(name):
         (
             "[1,",
             'neural_network.layers: "model.json" cannot be read as JSON: Expecting value: line 1 column 4 (char 3)\n'
-            "    allowed: what Keras's model.to_json() writes",
+            "    allowed: what Keras's model.to_json() writes, or a whole model: .h5, .keras",
         ),
         (
             "3",
