@@ -58,6 +58,7 @@ def saved_state(
         "sums": {"loss": sums.loss, "samples": sums.samples, "batch": batch, "seconds": sums.seconds},
         "history": json.dumps(history),
         "samples": setup.training.count,
+        "sample_shape": list(setup.training.sample_shape),
         "classes": list(setup.training.classes or ()),
         "mask_values": list(setup.mask_mapping) if setup.mask_mapping is not None else None,
         "run": setup.run_file,
