@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,26 +37,33 @@ class Metric(ABC):
 
 
 def metrics_for(
-    output_shape: tuple[int | None, ...], target: Target, source: str, ignored: int | None = None
+    output_shape: tuple[int | None, ...],
+    target: Target,
+    source: str,
+    ignored: int | None = None,
+    names: Sequence[str | int] | None = None,
 ) -> Metric:
     """The metric for outputs (C, *spatial) that are `source` (`Fitted.source`), against `target`.
 
     `ignored`: a class index in labels that does not count (`LossSection.ignored`); `IGNORED` never does in masks.
+    `names`: what the classes are called, by index; None: by their indices.
     """
     if target.kind == "values":
         return Errors()
     threshold = {"logits": 0.0, "log_softmax": math.log(0.5)}.get(source, 0.5)
     figures = Regions if target.kind == "mask" else Labels
-    return figures(output_shape[0] or 1, threshold, IGNORED if target.kind == "mask" else ignored)
+    return figures(output_shape[0] or 1, threshold, IGNORED if target.kind == "mask" else ignored, names)
 
 
 class Classes(Metric):
     """For each class how often it was right, predicted, and there. One channel tells two classes apart, the second
     from `threshold` on."""
 
-    def __init__(self, channels: int, threshold: float, ignored: int | None):
+    def __init__(self, channels: int, threshold: float, ignored: int | None, names: Sequence[str | int] | None):
         self.channels, self.threshold, self.ignored = channels, threshold, ignored
         self.classes = max(channels, 2)
+        # A network may have more outputs than there are classes.
+        self.names = [*range(self.classes)] if names is None else [*names, *[None] * self.classes][: self.classes]
         self._counts: Tensor | None = None
 
     def update(self, output: Tensor, target: Tensor) -> None:
@@ -84,15 +91,17 @@ class Labels(Classes):
         right, predicted, support = (np.asarray(state[key]) for key in ("right", "predicted", "support"))
         return {
             "accuracy": float(_ratio(right.sum(), support.sum())),
+            "classes": self.names,
             "precision": _ratio(right, predicted).tolist(),
             "recall": _ratio(right, support).tolist(),
+            "f1": _ratio(2 * right, predicted + support).tolist(),
             "support": support.tolist(),
         }
 
 
 class Regions(Classes):
-    """Accuracy is Dice: the foreground's with one channel, else the mean over the classes that are in the targets
-    or the predictions; 1 where there is nothing in either."""
+    """Accuracy is Dice, which is F1 over pixels: the foreground's with one channel, else the mean over the classes
+    that are in the targets or the predictions; 1 where there is nothing in either."""
 
     def result(self, state: Counts) -> dict[str, Any]:
         right, predicted, support = (np.asarray(state[key]) for key in ("right", "predicted", "support"))
@@ -101,8 +110,12 @@ class Regions(Classes):
         there = judged[~np.isnan(judged)]
         return {
             "accuracy": float(there.mean()) if there.size else 1.0,
+            "classes": self.names,
             "dice": dice.tolist(),
             "iou": _ratio(right, predicted + support - right).tolist(),
+            "precision": _ratio(right, predicted).tolist(),
+            "recall": _ratio(right, support).tolist(),
+            "support": support.tolist(),
         }
 
 

@@ -199,7 +199,8 @@ class Rank:
         if setup.test.target is not None and setup.target is not None and setup.fitted is not None:
             objective = self.objective
             ignored = setup.loss.ignored(setup.target) if setup.loss is not None else None
-            metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source, ignored)
+            names = setup.test.classes if setup.target.kind == "labels" else setup.mask_mapping
+            metric = metrics_for(setup.network.output_shape, setup.target, setup.fitted.source, ignored, names)
         with closing(source):
             return evaluate(
                 self.network,

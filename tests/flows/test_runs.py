@@ -115,13 +115,14 @@ def test_logs_to_the_letter(run: Run, section: Section, tmp_path: Path):
     assert [set(row) for row in metrics] == [
         {
             "epoch", "train_loss", "learning_rate", "samples_per_s", "train_seconds", "test_loss", "accuracy",
-            "test_samples_per_s", "precision", "recall", "support", "time_s", "memory_mb",
+            "test_samples_per_s", "classes", "precision", "recall", "f1", "support", "time_s", "memory_mb",
         }
     ] * 3  # fmt: skip
     for row, line, (epoch, _, loss, accuracy) in zip(metrics, outcome.history, tested, strict=True):
         assert row["epoch"] == line["epoch"] == epoch
         assert row["test_loss"] == line["test_loss"] == pytest.approx(loss, rel=1e-8)
         assert row["accuracy"] == line["accuracy"] == pytest.approx(accuracy, rel=1e-8)
+        assert row["classes"] == ["left", "right"]
         assert row["support"] == [5, 5]
         assert accuracy == pytest.approx(np.mean(row["recall"]))
 

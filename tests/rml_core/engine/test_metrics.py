@@ -30,10 +30,12 @@ def test_labels_are_scikit_learns(seed, classes, n):
     predicted = output.argmax(1)
     assert figures["accuracy"] == pytest.approx(sklearn.accuracy_score(target, predicted))
     options = {"labels": range(classes), "zero_division": np.nan}
-    precision, recall, _, support = sklearn.precision_recall_fscore_support(target, predicted, **options)
+    precision, recall, f1, support = sklearn.precision_recall_fscore_support(target, predicted, **options)
     assert figures["precision"] == pytest.approx(precision.tolist(), nan_ok=True)
     assert figures["recall"] == pytest.approx(recall.tolist(), nan_ok=True)
+    assert figures["f1"] == pytest.approx(f1.tolist(), nan_ok=True)
     assert figures["support"] == support.tolist()
+    assert figures["classes"] == list(range(classes))
 
 
 @settings(deadline=None, max_examples=50)
@@ -52,6 +54,12 @@ def test_masks_are_scikit_learns_f1_over_the_classes_that_are_there(seed, classe
     assert figures["accuracy"] == pytest.approx(expected)
     iou = sklearn.jaccard_score(t, p, labels=there, average=None, zero_division=0)
     assert [figures["iou"][c] for c in there] == pytest.approx(iou.tolist())
+    precision, recall, f1, support = sklearn.precision_recall_fscore_support(
+        t, p, labels=range(classes), zero_division=np.nan
+    )
+    for name, expected in {"precision": precision, "recall": recall, "dice": f1, "support": support}.items():
+        assert figures[name] == pytest.approx(expected.tolist(), nan_ok=True), name
+    assert figures["classes"] == list(range(classes))
     assert all(math.isnan(figures["dice"][c]) for c in range(classes) if c not in there)
 
 
@@ -67,7 +75,10 @@ def test_masks_are_scikit_learns_f1_over_the_classes_that_are_there(seed, classe
 def test_one_output_is_the_second_class_from_one_half_on(source, output):
     metric = metrics_for((1,), Target("labels", (), 2), source)
     figures = measured(metric, [(np.array(output)[:, None], np.array([1, 1, 1, 0]))])
-    assert figures == {"accuracy": 0.75, "precision": [0.5, 1.0], "recall": [1.0, 2 / 3], "support": [1, 3]}
+    assert figures.pop("f1") == pytest.approx([2 / 3, 0.8])
+    assert figures == {
+        "accuracy": 0.75, "classes": [0, 1], "precision": [0.5, 1.0], "recall": [1.0, 2 / 3], "support": [1, 3],
+    }  # fmt: skip
 
 
 def test_one_channel_is_the_dice_of_the_foreground():
@@ -98,6 +109,24 @@ def test_a_label_to_ignore_does_not_count():
     figures = measured(metrics_for((3,), LABELS, "softmax", ignored=1), [(output, target)])
     assert figures["accuracy"] == pytest.approx(2 / 3)
     assert figures["support"] == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("channels", "target", "names", "classes"),
+    [
+        (2, LABELS, ("cats", "dogs"), ["cats", "dogs"]),
+        (1, LABELS, ("cats", "dogs"), ["cats", "dogs"]),
+        # The values in the files of masks.
+        (3, MASK, (0, 128, 255), [0, 128, 255]),
+        (1, MASK, (0, 255), [0, 255]),
+        (1, MASK, None, [0, 1]),
+        # More outputs than classes.
+        (3, MASK, (0, 255), [0, 255, None]),
+    ],
+)
+def test_figures_of_classes_are_named(channels, target, names, classes):
+    metric = metrics_for((channels, 5, 6)[: len(target.shape) + 1], target, "softmax", names=names)
+    assert measured(metric, [])["classes"] == classes
 
 
 def test_no_samples_have_no_accuracy():
