@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import keras
 import pytest
@@ -12,8 +13,11 @@ from scipy import stats
 from rml_core.config.problem import Refused
 from rml_core.config.section import parse
 from rml_core.config.seed import derive
+from rml_core.layers.build import build
 from rml_core.layers.dense import Dense
+from rml_core.layers.graph import infer
 from rml_core.layers.initializers import INITIALIZERS, Initial, fans
+from rml_core.layers.keras_json import read
 
 NAMES = ", ".join(INITIALIZERS)
 KERNELS = [(300, 200), (3, 3, 40, 60), (3, 3, 3, 20, 10)]
@@ -226,13 +230,61 @@ def test_every_problem_of_a_config_is_said():
     )
 
 
+WITH_WEIGHTS = {
+    "Dense": ((3,), {"units": 2}),
+    "Conv1D": ((6, 4), {"filters": 2, "kernel_size": 3, "groups": 2}),
+    "Conv2D": ((6, 5, 3), {"filters": 2, "kernel_size": 3}),
+    "Conv3D": ((4, 4, 4, 2), {"filters": 2, "kernel_size": 2}),
+    "Conv1DTranspose": ((6, 3), {"filters": 2, "kernel_size": 3}),
+    "Conv2DTranspose": ((6, 5, 3), {"filters": 2, "kernel_size": 3}),
+    "Conv3DTranspose": ((3, 3, 3, 2), {"filters": 2, "kernel_size": 2}),
+    "DepthwiseConv1D": ((6, 3), {"kernel_size": 3, "depth_multiplier": 2}),
+    "DepthwiseConv2D": ((6, 5, 3), {"kernel_size": 3, "depth_multiplier": 2}),
+    "SeparableConv1D": ((6, 3), {"filters": 2, "kernel_size": 3}),
+    "SeparableConv2D": ((6, 5, 3), {"filters": 2, "kernel_size": 3, "depth_multiplier": 2}),
+    "BatchNormalization": ((6, 5, 3), {}),
+    "LayerNormalization": ((6, 5, 3), {}),
+    "GroupNormalization": ((6, 5, 4), {"groups": 2}),
+    "PReLU": ((6, 3), {}),
+}
+
+
+def pairs_of(name, more):
+    """(our weight, our value in Keras's layout, Keras's variable) of each weight of a layer."""
+    shape, config = WITH_WEIGHTS[name]
+    theirs = getattr(keras.layers, name)(**config, **more)
+    theirs.build((None, *shape))
+    layer = {"class_name": name, "config": {**config, **{k: keras.initializers.serialize(v) for k, v in more.items()}}}
+    network = infer(read([layer], "layers", Path()), (shape[-1], *shape[:-1]))
+    (ours,) = network.unique
+    module = build(network, 3).get_submodule(ours.key)
+    assert len(ours.weights) == len(theirs.weights)
+    for weight, variable in zip(ours.weights, theirs.weights, strict=True):
+        values = getattr(module, weight.attribute).detach()
+        back = sorted(range(values.ndim), key=weight.axes.__getitem__) if weight.axes else range(values.ndim)
+        yield weight, values.permute(*back), variable
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_each_weight_of_each_layer_has_its_own_initialiser(name):
+    """Constants tell them apart, and a layer that says nothing begins as Keras's does."""
+    kind, config = getattr(keras.layers, name), WITH_WEIGHTS[name][1]
+    keys = [key for key in kind(**config).get_config() if key.endswith("_initializer")]
+    more = {key: keras.initializers.Constant(float(place)) for place, key in enumerate(keys, start=1)}
+    for _, values, variable in pairs_of(name, more):
+        assert torch.equal(values, variable.value.detach())
+    for weight, values, variable in pairs_of(name, {}):
+        # The fans are taken of this shape.
+        assert weight.shape == tuple(values.shape) == tuple(variable.shape)
+        if "kernel" in weight.name:
+            limit = math.sqrt(6 / sum(compute_fans(variable.shape)))
+            assert isinstance(weight.initializer, INITIALIZERS["glorot_uniform"])
+            assert 0.5 * limit < float(values.abs().max()) <= limit
+        else:
+            assert torch.equal(values, variable.value.detach())
+
+
 def test_a_weight_depends_on_seed_and_names_alone():
-    from pathlib import Path
-
-    from rml_core.layers.build import build
-    from rml_core.layers.graph import infer
-    from rml_core.layers.keras_json import read
-
     def state(names, seed):
         source = [{"class_name": "Dense", "config": {"units": 4}, "name": name} for name in names]
         torch.manual_seed(len(names))

@@ -104,6 +104,45 @@ def everywhere():
     return keras.Model(x, L.Dense(2, kernel_regularizer=R.L2(0.2), activity_regularizer=R.L1L2(0.1, 0.2))(y))
 
 
+WITH_WEIGHTS = {
+    "Dense": ((3,), {"units": 2}),
+    "Conv1D": ((6, 4), {"filters": 2, "kernel_size": 3, "groups": 2}),
+    "Conv2D": ((6, 5, 3), {"filters": 2, "kernel_size": 3}),
+    "Conv3D": ((4, 4, 4, 2), {"filters": 2, "kernel_size": 2}),
+    "Conv1DTranspose": ((6, 3), {"filters": 2, "kernel_size": 3}),
+    "Conv2DTranspose": ((6, 5, 3), {"filters": 2, "kernel_size": 3}),
+    "Conv3DTranspose": ((3, 3, 3, 2), {"filters": 2, "kernel_size": 2}),
+    "DepthwiseConv1D": ((6, 3), {"kernel_size": 3, "depth_multiplier": 2}),
+    "DepthwiseConv2D": ((6, 5, 3), {"kernel_size": 3, "depth_multiplier": 2}),
+    "SeparableConv1D": ((6, 3), {"filters": 2, "kernel_size": 3}),
+    "SeparableConv2D": ((6, 5, 3), {"filters": 2, "kernel_size": 3, "depth_multiplier": 2}),
+    "BatchNormalization": ((6, 5, 3), {}),
+    "LayerNormalization": ((6, 5, 3), {}),
+    "GroupNormalization": ((6, 5, 4), {"groups": 2}),
+    "PReLU": ((6, 3), {}),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_every_regularizer_of_every_layer(from_keras, name):
+    """A factor of its own on each weight: none is taken for another's."""
+    shape, config = WITH_WEIGHTS[name]
+    kind = getattr(L, name)
+    names = [key for key in kind(**config).get_config() if key.endswith("_regularizer")]
+    factors = {key: R.L1L2(0.01 * place, 0.02 * place) for place, key in enumerate(names, start=1)}
+    model = keras.Sequential([keras.Input(shape), kind(**config, **factors)])
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.2, 1.0, weight.shape))
+    _, ours = from_keras(model)
+    ours.penalty.watching = True
+    values = torch.from_numpy(rng.normal(size=(4, *shape)).astype("float32"))
+    model(values)
+    ours(values.movedim(-1, 1))
+    assert len(model.losses) == len(names)
+    assert ours.penalty().item() == pytest.approx(sum(model.losses).item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_the_penalty_and_its_gradient_are_those_of_keras_3(double_precision, from_keras, training):
     model = everywhere()
