@@ -39,31 +39,31 @@ def _as_source(logits, source):
     return logits.log_softmax(1) if source == "log_softmax" else logits
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def section():
     """A loss section from its keys, parsed as a run file's."""
     return _section
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def built():
     """The objective of a loss: name, source, (C, *spatial), target, keys."""
     return _built
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def numbers():
     """A shape's normal numbers, float64."""
     return _numbers
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def some_labels():
     """Class indices below `classes` in a shape; `IGNORED` among them where `ignored`."""
     return _some_labels
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def as_source():
     """What a network gives whose last activation is `source`, of its logits."""
     return _as_source
