@@ -58,6 +58,9 @@ def _weights(length: int, factor: int, mode: str) -> Tensor:
     """(length * factor, length): TensorFlow's resize without antialiasing; weights beyond the border are left out."""
     kernel, radius = _KERNELS[mode]
     centres = (torch.arange(length * factor, dtype=torch.float64) + 0.5) / factor - 0.5
+    if mode == "bicubic":
+        # TensorFlow has the kernel in a table of 1024 steps an element.
+        centres = (centres * 1024).round() / 1024
     distance = (centres[:, None] - torch.arange(length, dtype=torch.float64)).abs()
     weights = torch.where(distance < radius, kernel(distance), 0.0)
     return weights / weights.sum(1, keepdim=True)
