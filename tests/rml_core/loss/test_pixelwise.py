@@ -132,6 +132,74 @@ def test_classes_that_weigh_nothing_are_zero():
     assert loss(numbers(3, 2).log_softmax(1), torch.zeros(3, dtype=torch.int64)).item() == 0
 
 
+@pytest.mark.parametrize("shape", [(), (7,), (4, 5), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("weight", [None, (0.3, 2.0, 1.0)])
+def test_nll_is_scikit_learns_log_loss(shape, weight):
+    from sklearn.metrics import log_loss
+
+    target = Target("mask" if shape else "labels", shape)
+    logits, t = numbers(N, 3, *shape), some_labels(3, N, *shape, ignored=bool(shape))
+    keys = {} if weight is None else {"weight": list(weight)}
+    loss = built("NLL", "softmax", (3, *shape), target, **keys)(logits.softmax(1), t)
+    kept, p = t != IGNORED, logits.softmax(1).movedim(1, -1)
+    sample_weight = None if weight is None else np.array(weight)[t[kept]]
+    expected = log_loss(t[kept], p[kept], sample_weight=sample_weight, labels=[0, 1, 2])
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (4, 5), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("weight", [None, (0.3, 2.0)])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_bce_of_one_output_is_scikit_learns_log_loss(shape, weight, ignored):
+    from sklearn.metrics import log_loss
+
+    target = Target("mask" if shape else "labels", shape)
+    logits, t = numbers(N, 1, *shape), some_labels(2, N, *shape, ignored=ignored and bool(shape))
+    keys = {} if weight is None else {"weight": list(weight)}
+    if ignored and not shape:
+        keys["ignore_index"] = 1
+    loss = built("BCE", "sigmoid", (1, *shape), target, **keys)(logits.sigmoid(), t)
+    kept = t != keys.get("ignore_index", IGNORED)
+    sample_weight = None if weight is None else np.array(weight)[t[kept]]
+    expected = log_loss(t[kept], logits.sigmoid()[:, 0][kept], sample_weight=sample_weight, labels=[0, 1])
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["BCE", "MSE"])
+@pytest.mark.parametrize("shape", [(), (7,), (4, 5), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["classes", "ignoring", "values"])
+def test_elements_are_weighed_by_class_or_channel(name, shape, channels, weighted, kind):
+    """BCE and MSE: the errors of all elements that count, and the mean by their weights."""
+    p, t = numbers(N, channels, *shape).sigmoid().numpy(), some_labels(max(channels, 2), N, *shape).numpy()
+    per_class = np.array([0.3, 2.0, 0.7][: channels if kind == "values" else max(channels, 2)])
+    kept, keys = np.ones_like(t, bool), {}
+    if kind == "values":
+        target = Target("values", (channels, *shape))
+        given = expected = np.random.default_rng(3).uniform(size=p.shape)
+    else:
+        target = Target("mask" if shape else "labels", shape)
+        if kind == "ignoring":
+            kept = t != 1
+            keys = {} if shape else {"ignore_index": 1}
+        given = np.where(kept, t, IGNORED) if shape else t
+        expected = (
+            t[:, None] == np.arange(3 if channels == 3 else 2)[-channels:].reshape(1, -1, *[1] * len(shape))
+        ) * 1.0
+    weights = np.ones_like(p)
+    if weighted:
+        keys["weight"] = per_class.tolist()
+        by_channel = per_class.reshape(1, -1, *[1] * len(shape))
+        weights = weights * (per_class[t][:, None] if channels == 1 and kind != "values" else by_channel)
+    weights = weights * kept[:, None]
+    errors = (p - expected) ** 2
+    if name == "BCE":
+        errors = -expected * np.log(p) - (1 - expected) * np.log(1 - p)
+    loss = built(name, "sigmoid", (channels, *shape), target, **keys)(torch.tensor(p), torch.tensor(given))
+    assert loss.item() == pytest.approx((weights * errors).sum() / weights.sum(), rel=1e-10)
+
+
 @settings(deadline=None, max_examples=50)
 @given(p=st.floats(0, 1, width=32), t=st.floats(0, 1, width=32))
 def test_bce_has_torchs_bounds(p, t):

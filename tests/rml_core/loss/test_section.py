@@ -191,6 +191,16 @@ def test_autocast_computes_the_same(example, as_source, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_loss_waits_for_the_device(example, as_source, case):
+    """Tensors without numbers stand for those of a GPU: what the host wants to look at is an error."""
+    logits, t, loss = example(case, torch.float32)
+    logits = logits.to("meta").requires_grad_()
+    value = loss(as_source(logits, case[1]), t.to("meta"))
+    value.backward()
+    assert (value.shape, logits.grad.shape) == ((), logits.shape)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_section_travels_to_another_process(section, case):
     name, _, _, _, keys = case
     made = section(function=name, **keys)
