@@ -21,6 +21,8 @@ from rml_core.layers.regularizers import REGULARIZERS, Regularizer
 from rml_core.run import EarlyStopping, RunFile
 
 PAGE = Path(__file__).with_name("reference.md")
+# Examples of keys that neither the models nor their defaults give: by heading and key, a part of the section.
+EXAMPLES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("key_examples.json").read_text())
 
 # Keys whose values have a heading of their own.
 LINKS = {
@@ -50,13 +52,15 @@ HEAD = """\
 
 A run file is one JSON object, `{"neural_network": {...}}`. Names of types, functions, transforms, layers and
 activations may be written in any case; a key that is not in these tables is an error. Paths are against the run file's
-folder; `~` and environment variables expand. An example shows what is required and a few keys that are often set.
+folder; `~` and environment variables expand. Each key has an example, with what it needs beside it; the example of a
+section shows what is required and a few keys that are often set.
 `rml schema` prints the same as JSON schema, for editors.
 """
 
 LAYERS_HEAD = """\
 `layers` is a list of Keras layers, a Keras model as `model.to_json()` of Keras 2 or 3 writes it (`Sequential`,
-`Functional`, `Model`), or the path of a JSON file with either. A layer is `{"class_name": ..., "config": {...}}`; in a
+`Functional`, `Model`), or the path of a JSON file with either, or of a whole model that Keras saved (`.h5`, `.keras`;
+[From Keras](keras.md)). A layer is `{"class_name": ..., "config": {...}}`; in a
 list it takes the output of the layer before it, unless `inbound_nodes` names others as `[[["layer", 0, 0], ...]]`.
 Shapes are Keras's: channels last, without the batch. Nested models and layers that are used several times work; a
 network has one input and one output. Here `a` goes to `b` and, past it, to their sum:
@@ -89,7 +93,7 @@ def text() -> str:
         "### Transforms\n",
         "Members of `transforms`, `input_transforms` and `target_transforms`, applied in their order.\n",
         table(("transform", "type", "value", "meaning", "example"), map(transform, transforms.TRANSFORMS.values())),
-        *(f"Keys of `{name}`:\n\n{keys(model)}" for name, model in objects(transforms.TRANSFORMS)),
+        *(f"Keys of `{name}`:\n\n{keys(model, name)}" for name, model in objects(transforms.TRANSFORMS)),
         not_yet(transforms.LATER),
         "## Layers\n",
         LAYERS_HEAD,
@@ -97,9 +101,9 @@ def text() -> str:
         table(("class", "meaning", "keys of `config`", "example"), map(layer, layers.LAYERS.items())),
         "### Keys of layers\n",
         "Every layer takes these:\n",
-        keys(layers.LayerSection),
+        keys(layers.LayerSection, "layers"),
         "The others:\n",
-        table(("key", "layers", "type", "default", "meaning"), layer_keys()),
+        table(("key", "layers", "type", "default", "meaning", "example"), layer_keys()),
         "What else Keras writes is accepted where it changes nothing, and refused where it would change the numbers: "
         f"{listed(f'`{key}`' for key in sorted(silent_keys()))}.\n",
         "### Activations\n",
@@ -130,7 +134,7 @@ def section(title: str, model: type[BaseModel], said: str, inside: str = "") -> 
     """A heading, the keys, and an example in its place."""
     shown = example(model)
     lines = [f"## {title}\n"] if title else []
-    lines += [f"{said or sentence(model)}\n", keys(model), fence({inside: shown} if inside else shown)]
+    lines += [f"{said or sentence(model)}\n", keys(model, inside), fence({inside: shown} if inside else shown)]
     return "\n".join(lines)
 
 
@@ -139,9 +143,9 @@ def family(
 ) -> str:
     """A heading, the keys that all members have, and each member's own."""
     lines = [f"## {title}\n", f"`{tag}` is one of {listed(f'[{name}](#{name.lower()})' for name in members)}.\n"]
-    lines += [not_yet(later), "All of them take:\n", keys(base, without=(tag,))]
+    lines += [not_yet(later), "All of them take:\n", keys(base, title.lower(), without=(tag,))]
     for name, model in members.items():
-        own = keys(model, without=(tag, *base.model_fields))
+        own = keys(model, title.lower(), without=(tag, *base.model_fields))
         lines += [f"### {name}\n", f"{sentence(model)}\n", own, f"`{compact({tag: name, **example(model)})}`\n"]
     return "\n".join(line for line in lines if line)
 
@@ -181,7 +185,8 @@ def layer_keys() -> list[tuple[str, ...]]:
     for name, model in layers.LAYERS.items():
         for key, field in documented(model).items():
             if key not in layers.LayerSection.model_fields:
-                row = (f"`{key}`", kind_of(model, key), default(field), inline(field.description))
+                shown = f"`{compact(key_example(model, key, 'layers'))}`"
+                row = (f"`{key}`", kind_of(model, key), default(field), inline(field.description), shown)
                 rows.setdefault(row, []).append(name)
     return [(key, ranks(names), *rest) for (key, *rest), names in sorted(rows.items())]
 
@@ -214,13 +219,53 @@ def regulariser(item: tuple[str, type[Regularizer]]) -> tuple[str, ...]:
     )
 
 
-def keys(model: Any, without: Sequence[str] = ()) -> str:
+def keys(model: Any, heading: str, without: Sequence[str] = ()) -> str:
     """The table of a model's keys; nothing where there are none."""
     rows = []
     for key, field in documented(model).items():
         if key not in without:
-            rows.append((spellings(key, field), kind_of(model, key), default(field), inline(field.description)))
-    return table(("key", "type or values", "default", "meaning"), rows) if rows else ""
+            shown = f"`{compact(key_example(model, key, heading))}`"
+            rows.append((spellings(key, field), kind_of(model, key), default(field), inline(field.description), shown))
+    return table(("key", "type or values", "default", "meaning", "example"), rows) if rows else ""
+
+
+def sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """Every model whose keys are shown: its heading in `EXAMPLES`, its name in its table, the model."""
+    yield "", "", RunFile
+    yield "early_stopping", "", EarlyStopping
+    yield "data", "", data.Data
+    yield "checkpoints", "", Checkpoints
+    for name, model in objects(transforms.TRANSFORMS):
+        yield name, name, model
+    families = {"optimizer": optimizer.OPTIMIZERS, "scheduler": lr_scheduler.SCHEDULERS, "loss": loss.LOSSES}
+    for heading, members in ({"layers": layers.LAYERS} | families).items():
+        for name, model in members.items():
+            yield heading, name, model
+
+
+def key_example(model: type[BaseModel], key: str, heading: str) -> dict[str, Any]:
+    """The key with a value, and what else of its section it needs.
+
+    Raises:
+        LookupError: there is none.
+    """
+    field = model.model_fields[key]
+    if field.examples:
+        return {key: field.examples[0]}
+    if key in EXAMPLES.get(heading, {}):
+        shown: dict[str, Any] = EXAMPLES[heading][key]
+        return shown
+    for ending, value in (("_initializer", "he_normal"), ("_regularizer", "l2")):
+        if key.endswith(ending):
+            return {key: value}
+    if isinstance(field.default, bool):
+        return {key: not field.default}
+    names = re.findall("`([^`]+)`", kind_of(model, key))
+    if names:
+        return {key: names[-1]}
+    if field.default is None or field.is_required():
+        raise LookupError(f"{model.__name__}.{key} has no example: give it one in the model or in key_examples.json")
+    return {key: field.default}
 
 
 def documented(model: type[BaseModel]) -> dict[str, FieldInfo]:
