@@ -61,7 +61,7 @@ def test_json_is_a_valid_run_file_or_a_part_of_one(
             (folder / each.file).write_text(each.text)
     (folder / "checkpoints").mkdir(exist_ok=True)
     content = json.loads(text)
-    if isinstance(content, list):
+    if isinstance(content, list) or "class_name" in content:
         content = {"layers": content}
     part = content.get(ROOT, content)
     # That a file to load is there is for the run of the whole page.
