@@ -213,7 +213,7 @@ class Rank:
                 output=output,
                 gallery=self.gallery,
                 stop=self._stop.is_set,
-                penalty=self.penalty,
+                penalty=self.penalty.fixed() if self.penalty is not None else None,
             )
 
     def record(self, row: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,25 @@ class Penalty:
 
     def __call__(self) -> Tensor | None:
         """A scalar on the device, differentiable; None where there is nothing to add."""
+        return self._with_seen(self._of_weights())
+
+    def fixed(self) -> Callable[[], Tensor | None]:
+        """The same as long as the weights stay as they are: their part is computed once, without a gradient."""
+        with torch.no_grad():
+            of_weights = self._of_weights()
+        return lambda: self._with_seen(of_weights)
+
+    def _of_weights(self) -> Tensor | None:
+        if not self._weights:
+            return None
+        weights = [getattr(module, attribute) for module, attribute, _ in self._weights]
+        total: Tensor = _Sums.apply(self._groups, *weights)  # type: ignore[no-untyped-call]
+        return total
+
+    def _with_seen(self, of_weights: Tensor | None) -> Tensor | None:
         parts, self._seen = self._seen, []
-        if self._weights:
-            weights = [getattr(module, attribute) for module, attribute, _ in self._weights]
-            parts.append(_Sums.apply(self._groups, *weights))  # type: ignore[no-untyped-call]
+        if of_weights is not None:
+            parts.append(of_weights)
         return sum(parts[1:], parts[0]) if parts else None
 
     def begin(self) -> None:
