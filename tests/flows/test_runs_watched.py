@@ -4,6 +4,7 @@ classes and values; by the command, and the same after a resume."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,26 @@ def test_a_watched_run_that_was_interrupted_is_the_same(
         expected = [wide.mean(), wide.std(correction=0), wide.min(), wide.max(), wide.norm()]
         assert list(table[key]["parameter"].values()) == pytest.approx([float(each) for each in expected])
     assert (whole / "network.dot").read_text() == (stopped / "network.dot").read_text()
+
+
+def test_the_logs_reach_the_disk_before_the_checkpoint(
+    begin: Callable[..., Outcome], classification: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """It says how far the run is: a power cut may not leave logs that end earlier."""
+    synced = []
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    classification["neural_network"]["num_epochs"] = 2
+    with pytest.raises(KeyboardInterrupt):
+        begin("run", after="train epoch 2")
+    logs = ["out_train.txt", "out_test.txt", "out_metrics.jsonl"]
+    # What the prepared samples are written with comes before.
+    synced = synced[synced.index("out_train.txt") :]
+    saved = [f".model_checkpoint_{name}.pt.{os.getpid()}" for name in ("1", "2", "interrupted")]
+    assert synced == [*logs, saved[0], "checkpoints", *logs, saved[1], "checkpoints", *logs, saved[2], "checkpoints"]
 
 
 def test_figures_of_labels_are_scikit_learns(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,9 @@ import torch
 from rml_core.config.problem import Refused
 from rml_core.data.batches import Batch
 from rml_core.engine.precision import Precision, device_named, to_device
+from rml_core.layers.build import build
+from rml_core.layers.graph import infer
+from rml_core.layers.keras_json import read
 
 CPU = torch.device("cpu")
 
@@ -75,3 +80,49 @@ def test_a_batch_is_of_the_networks_type():
     assert targets is not None
     assert (inputs.dtype, targets.dtype) == (torch.float64, torch.int64)
     assert to_device(batch._replace(targets=None), CPU, double)[1] is None
+
+
+def layer(kind: str, **config: object) -> dict[str, object]:
+    return {"class_name": kind, "config": config}
+
+
+NETWORK = [
+    layer("Conv2D", filters=4, kernel_size=3, padding="same", use_bias=False),
+    layer("BatchNormalization"),
+    layer("Activation", activation="swish"),
+    layer("DepthwiseConv2D", kernel_size=3, strides=2, padding="same"),
+    layer("LayerNormalization"),
+    layer("Conv2DTranspose", filters=4, kernel_size=2, strides=2),
+    layer("GroupNormalization", groups=2),
+    layer("MaxPooling2D", padding="same"),
+    layer("UpSampling2D", interpolation="bilinear"),
+    layer("AveragePooling2D", pool_size=3, strides=1, padding="same"),
+    layer("Conv2D", filters=3, kernel_size=1, activation="softmax"),
+]
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("bf16", 0.2), ("fp16", 0.03)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_network_in_half_precision_is_nearly_that_in_single(
+    name: str, tolerance: float, memory_format: torch.memory_format
+):
+    """Outputs, gradients and the moving statistics, which stay in float32."""
+    networks = []
+    torch.manual_seed(0)
+    x = torch.randn(4, 2, 8, 8)
+    for precision in (Precision.named("single"), Precision.named(name)):
+        network = build(infer(read(NETWORK, "layers", Path()), (2, 8, 8)), 1).to(memory_format=memory_format)
+        network.train()
+        with precision.context(CPU):
+            output = network(x.to(memory_format=memory_format))
+        (output.float()[:, 0] ** 2).mean().backward()
+        network.eval()
+        with precision.context(CPU):
+            evaluated = network(x)
+        gradients = torch.cat([each.grad.flatten() for each in network.parameters() if each.grad is not None])
+        networks.append(
+            [output.detach().float(), evaluated.detach().float(), gradients, *network.state_dict().values()]
+        )
+    for single, half in zip(*networks, strict=True):
+        assert half.dtype == torch.float32
+        assert float((single - half).norm()) <= tolerance * float(single.norm())
