@@ -156,6 +156,23 @@ def network(
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="A file that checkpoints.save left.", parser=_place)
+    ],
+    format_name: Annotated[str, typer.Option("--format", metavar="onnx|torch", help="What to write.")] = "onnx",
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where to; without it here, named as the checkpoint.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the network of a checkpoint for programs that know nothing of rml."""
+    from flows.export import export as written
+
+    print(_or_problems(checkpoint, lambda: written(checkpoint, format_name, out)))
+
+
+@app.command()
 def schema(debug: Debug = False) -> None:
     """Print the run file's JSON schema, for editors."""
     from rml_core.run import schema as published

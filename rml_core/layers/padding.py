@@ -19,8 +19,9 @@ def extent(kernel: int, dilation: int = 1) -> int:
 
 def same(length: int, reach: int, stride: int, largest: Callable[[int, int], int] = max) -> Pair:
     """What `same` adds before and after an axis so that ceil(length / stride) windows of `reach` fit."""
-    # Not -(-length // stride): ONNX divides towards 0.
-    total = largest(((length + stride - 1) // stride - 1) * stride + reach - length, 0)
+    # In terms that stay simple where the length is a symbol, and hold in ONNX, which divides towards 0.
+    total = reach - stride + (stride - length % stride) % stride
+    total = total if reach >= stride else largest(total, 0)
     return total // 2, total - total // 2
 
 

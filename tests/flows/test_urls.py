@@ -32,7 +32,7 @@ def url(
             (there / "my pictures" / part / name).mkdir(parents=True)
             for file in sorted((pictures / part / label).iterdir())[:3]:
                 shutil.copy(file, there / "my pictures" / part / name)
-    section["data"] |= {"input_path": "my pictures/train", "test_input_path": "my pictures/test", "batch_size": 8}
+    section["data"] |= {"input_path": "my pictures/train", "test_input_path": "my pictures/test", "batch_size": 4}
     section["num_epochs"] = 1
     for key in ("outfile", "checkpoints"):
         section.pop(key)

@@ -30,9 +30,14 @@ def sizes_known(x: Tensor) -> bool:
     return not any(isinstance(size, torch.SymInt) for size in x.shape[2:])
 
 
-def open_same(x: Tensor, reach: Sizes, strides: Sizes) -> tuple[Pair, ...]:
-    """`same` for sizes that are left open."""
-    return tuple(map(partial(same, largest=torch.sym_max), x.shape[2:], reach, strides))
+def open_same(x: Tensor, reach: Sizes, strides: Sizes, value: float = 0.0) -> Tensor:
+    """x with what `same` adds, for sizes that are left open."""
+    lengths = x.shape[2:]
+    x = F.pad(x, flat(tuple(map(partial(same, largest=torch.sym_max), lengths, reach, strides))), value=value)
+    for axis, (length, size, stride) in enumerate(zip(lengths, reach, strides, strict=True), start=2):
+        # All that the windows see, in terms that stay simple from layer to layer.
+        x = x.narrow(axis, 0, ((length + stride - 1) // stride - 1) * stride + size)
+    return x
 
 
 def padded(x: Tensor, padding: str | Sizes, reach: Sizes, strides: Sizes) -> tuple[Tensor, Sizes]:
@@ -44,7 +49,7 @@ def padded(x: Tensor, padding: str | Sizes, reach: Sizes, strides: Sizes) -> tup
     if padding == "causal":
         return F.pad(x, flat(tuple((size - 1, 0) for size in reach))), (0,) * len(reach)
     if not sizes_known(x):
-        return F.pad(x, flat(open_same(x, reach, strides))), (0,) * len(reach)
+        return open_same(x, reach, strides), (0,) * len(reach)
     pads = same_each(tuple(x.shape[2:]), reach, strides)
     if all(before == after for before, after in pads):
         return x, tuple(before for before, _ in pads)

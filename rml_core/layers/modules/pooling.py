@@ -74,10 +74,10 @@ class SamePooling(nn.Module):
 
     def _open(self, x: Tensor) -> Tensor:
         """With sizes that are left open, and a copy."""
-        around = flat(open_same(x, self.pool, self.strides))
         if self.largest:
-            return self.plain(F.pad(x, around, value=-torch.inf))
-        return self.plain(F.pad(x, around)) / self.plain(F.pad(torch.ones_like(x[:1, :1]), around))
+            return self.plain(open_same(x, self.pool, self.strides, -torch.inf))
+        counted = open_same(torch.ones_like(x[:1, :1]), self.pool, self.strides)
+        return self.plain(open_same(x, self.pool, self.strides)) / self.plain(counted)
 
 
 def global_max(rank: int, keepdims: bool) -> Run:
