@@ -39,7 +39,11 @@ def valid() -> Callable[[dict[str, Any]], None]:
     def check(part: dict[str, Any]) -> None:
         whole = copy.deepcopy(WHOLE)
         for key, value in part.items():
-            merges = isinstance(value, dict) and key in whole and len({"type", "function"} & value.keys()) == 0
+            merges = (
+                isinstance(value, dict)
+                and isinstance(whole.get(key), dict)
+                and len({"type", "function"} & value.keys()) == 0
+            )
             whole[key] = {**whole[key], **value} if merges else value
         check_without_data(read({"neural_network": json.loads(json.dumps(whole))}))
 
