@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rml_core.config.problem import RunFailed
-from rml_core.config.seed import generator
+from rml_core.config.seed import Generators
 from rml_core.data.files import Item, held_shape
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.data.prepared import Prepared
@@ -33,6 +34,7 @@ class Samples:
             training: any(step.transform.random for chain in chains for step in chain.remaining(training))
             for training in (False, True)
         }
+        self._own = threading.local()
         # Targets that are made of the inputs begin as these do.
         self._of_inputs = self.data.makes_targets
         self._mapped, self._ignore_index = mapped, ignore_index
@@ -104,7 +106,7 @@ class Samples:
         rng = None
         if self._draws[training]:
             # What is random in evaluation is the same in every epoch.
-            rng = generator(seed, "transform", epoch if training else "evaluation", index)
+            rng = self._generators().at(seed, "transform", epoch if training else "evaluation", index)
         draws: dict[int, Any] = {}
         item = self._input_files[index]
         try:
@@ -126,6 +128,12 @@ class Samples:
         if self.data.target_is_mask:
             return array, to_classes(_channel(target), self._mapped, self._ignore_index)
         return array, target
+
+    def _generators(self) -> Generators:
+        """This thread's own."""
+        if not hasattr(self._own, "generators"):
+            self._own.generators = Generators()
+        return self._own.generators
 
     def _decoded_input(self, item: Item) -> np.ndarray:
         return self._input_chain.lead(self.prepared.input_form.read(item))

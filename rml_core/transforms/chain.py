@@ -147,6 +147,19 @@ class Chain:
         """Whether nothing but the ending is left to do after the leading steps."""
         return self._ends[training] == 0
 
+    @cached_property
+    def _runs(self) -> dict[bool, range]:
+        """The steps from the first that warps on, as far as they only move pixels."""
+        runs = {}
+        for training, steps in self._remaining.items():
+            transforms = [step.transform for step in steps[: self._ends[training]]]
+            start = next((at for at, transform in enumerate(transforms) if transform.warps), 0)
+            stop = start
+            while stop < len(transforms) and transforms[stop].spatial:
+                stop += 1
+            runs[training] = range(start, stop)
+        return runs
+
     def finish(
         self, array: np.ndarray, rng: np.random.Generator | None, draws: dict[int, Any], training: bool
     ) -> np.ndarray:
@@ -154,7 +167,8 @@ class Chain:
 
         `draws` keeps what the shared steps drew: handed to the other side's chain, both do the same.
         """
-        for step in self._remaining[training][: self._ends[training]]:
+        run, padded = self._runs[training], False
+        for at, step in enumerate(self._remaining[training][: self._ends[training]]):
             transform, draw = step.transform, None
             if transform.random:
                 assert rng is not None
@@ -164,15 +178,35 @@ class Chain:
                     draw = draws[step.shared]
                 else:
                     draw = draws[step.shared] = transform.draw(rng, array.shape)
+            if at == run.start and run and array.shape[2] == 3 and not self.mask:
+                array, padded = _with_fourth(self._computable(array)), True
             array = self._applied(transform, array, draw)
+            if padded and at == run.stop - 1:
+                array, padded = _without_fourth(array), False
         return array
 
     def _applied(self, transform: TransformSection, array: np.ndarray, draw: Any) -> np.ndarray:
         if transform.on_floats:
             array = as_float(array, scale=self.scale)
-        elif transform.interpolates and not self.mask and not (self.scale and array.dtype in WHITE):
-            array = array.astype(np.float32, copy=False)
+        elif transform.interpolates and not self.mask:
+            array = self._computable(array)
         return transform.apply(array, draw, self.mask)
+
+    def _computable(self, array: np.ndarray) -> np.ndarray:
+        """`array` in a type in which values between its own can be told."""
+        return array if self.scale and array.dtype in WHITE else array.astype(np.float32, copy=False)
+
+
+def _with_fourth(array: np.ndarray) -> np.ndarray:
+    from rml_core.transforms.interpolation import with_fourth
+
+    return with_fourth(array)
+
+
+def _without_fourth(array: np.ndarray) -> np.ndarray:
+    from rml_core.transforms.interpolation import without_fourth
+
+    return without_fourth(array)
 
 
 def _acts(step: Step, training: bool) -> bool:

@@ -22,6 +22,7 @@ Part = Annotated[float, Field(ge=0, lt=1)]
 class Resize(TransformSection):
     """To width Sx and height Sy: bilinear, without smoothing when it shrinks; nearest for masks."""
 
+    spatial: ClassVar[bool] = True
     interpolates: ClassVar[bool] = True
     resize: Size = Field(examples=[[64, 64]])
     """[Sx, Sy]: width and height in pixels."""
@@ -40,6 +41,7 @@ class Resize(TransformSection):
 class CenterCrop(TransformSection):
     """The central Sx x Sy pixels; where the margin is odd, its smaller half is left and above."""
 
+    spatial: ClassVar[bool] = True
     bounded: ClassVar[bool] = True
     center_crop: Size = Field(examples=[[48, 48]])
     """[Sx, Sy]: width and height in pixels."""
@@ -68,6 +70,7 @@ class JitterCrop(TransformSection):
     Samples come out in sizes of their own: end with `resize`.
     """
 
+    spatial: ClassVar[bool] = True
     random: ClassVar[bool] = True
     jitter_crop: Part = Field(examples=[0.2])
     """Cmax: the largest part of a side that is cut off."""
@@ -93,6 +96,7 @@ def _cut(c: float, size: int) -> int:
 class RandomHorizontalFlip(TransformSection):
     """Left and right change places."""
 
+    spatial: ClassVar[bool] = True
     random: ClassVar[bool] = True
     random_horizontal_flip: Probability = Field(examples=[0.5])
     """How probable the flip is."""
@@ -107,6 +111,7 @@ class RandomHorizontalFlip(TransformSection):
 class RandomVerticalFlip(TransformSection):
     """Top and bottom change places."""
 
+    spatial: ClassVar[bool] = True
     random: ClassVar[bool] = True
     random_vertical_flip: Probability = Field(examples=[0.5])
     """How probable the flip is."""

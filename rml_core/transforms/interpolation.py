@@ -80,25 +80,34 @@ def moved(array: np.ndarray, back: np.ndarray, mask: bool) -> np.ndarray:
     return turned.reshape(array.shape).astype(signed, copy=False)
 
 
+def with_fourth(array: np.ndarray) -> np.ndarray:
+    """An array of three channels with a fourth one that means nothing."""
+    out = np.empty((*array.shape[:2], 4), array.dtype)
+    cv2.cvtColor(_plain(array), cv2.COLOR_BGR2BGRA, dst=out)
+    return out
+
+
+def without_fourth(array: np.ndarray) -> np.ndarray:
+    """The first three of four channels."""
+    out = np.empty((*array.shape[:2], 3), array.dtype)
+    cv2.cvtColor(_plain(array), cv2.COLOR_BGRA2BGR, dst=out)
+    return out
+
+
 def _warped(group: np.ndarray, back: np.ndarray, border: int) -> np.ndarray:
     height, width, channels = group.shape
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     # Of two channels OpenCV rounds places to a 32nd of a pixel. Of three it gathers each by itself: with a fourth one
     # it is twice as fast, and the bits are the same.
-    padded = group
     if channels == 2:
-        padded = np.concatenate([group, np.zeros_like(group)], axis=2)
+        group = np.concatenate([group, np.zeros_like(group)], axis=2)
     elif channels == 3:
-        padded = np.empty((height, width, 4), group.dtype)
-        cv2.cvtColor(group, cv2.COLOR_BGR2BGRA, dst=padded)
-    out = np.empty(padded.shape, padded.dtype)
-    cv2.warpAffine(padded, back, (width, height), out, flags=flags, borderMode=border, borderValue=(0, 0, 0, 0))
+        group = with_fourth(group)
+    out = np.empty(group.shape, group.dtype)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(group, back, (width, height), out, flags=flags, borderMode=border, borderValue=(0, 0, 0, 0))
     if channels == 2:
         return np.ascontiguousarray(out[:, :, :2])
-    if channels == 3:
-        array, out = out, np.empty(group.shape, group.dtype)
-        cv2.cvtColor(array, cv2.COLOR_BGRA2BGR, dst=out)
-    return out
+    return without_fourth(out) if channels == 3 else out
 
 
 def _in_groups(array: np.ndarray, apply: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -29,15 +29,18 @@ class TransformSection(Section):
 
     `random`: draws anew for each sample and epoch, in training only. `always`: random in evaluation too, with one
     draw a sample. `elementwise`: takes samples of any rank, moves no pixel, and `apply_into` does it to many samples
-    at once. `interpolates`: makes values between those that are there. `bounded`: takes samples from a certain size
-    on. `on_masks`: acts on masks too. `on_floats`: takes 8 and 16 bit images as floats in [0, 1]. `makes_targets`:
-    the target of a sample is made of its input.
+    at once. `interpolates`: makes values between those that are there. `spatial`: only moves pixels, and every
+    channel alike. `warps`: so that OpenCV is faster on four channels than on three. `bounded`: takes samples from a
+    certain size on. `on_masks`: acts on masks too. `on_floats`: takes 8 and 16 bit images as floats in [0, 1].
+    `makes_targets`: the target of a sample is made of its input.
     """
 
     random: ClassVar[bool] = False
     always: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
     interpolates: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False
+    warps: ClassVar[bool] = False
     bounded: ClassVar[bool] = False
     on_masks: ClassVar[bool] = True
     on_floats: ClassVar[bool] = False

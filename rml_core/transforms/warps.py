@@ -18,6 +18,8 @@ class RandomZoom(TransformSection):
     """Zooms in: c S / 2 pixels of an axis of S pixels leave the picture on each side (fractions count), c ~ U[0, Cmax)
     drawn for each axis; the size is kept."""
 
+    spatial: ClassVar[bool] = True
+    warps: ClassVar[bool] = True
     random: ClassVar[bool] = True
     interpolates: ClassVar[bool] = True
     random_zoom: Part = Field(examples=[0.2])
@@ -38,6 +40,8 @@ class Rotate(TransformSection):
     """Clockwise about the centre ((W-1)/2, (H-1)/2), the size kept, filled with 0; filled pixels of a mask carry no
     weight."""
 
+    spatial: ClassVar[bool] = True
+    warps: ClassVar[bool] = True
     interpolates: ClassVar[bool] = True
     rotate: float = Field(examples=[90])
     """Degrees, clockwise."""
@@ -49,6 +53,8 @@ class Rotate(TransformSection):
 class RandomRotate(TransformSection):
     """As `rotate`, by an angle ~ U(-alpha, alpha)."""
 
+    spatial: ClassVar[bool] = True
+    warps: ClassVar[bool] = True
     random: ClassVar[bool] = True
     interpolates: ClassVar[bool] = True
     random_rotate: float = Field(ge=0, examples=[20])

@@ -232,3 +232,44 @@ def test_pictures_of_other_types_are_never_rounded_either(dtype):
     array = generator(0, dtype).integers(0, 30_000, (9, 11, 3)).astype(dtype)
     chain = Chain.of(transforms(("resize", [7, 13])), (), "", False)
     np.testing.assert_allclose(chain.lead(array), bilinear(array, 7, 13), rtol=2e-4)
+
+
+def test_a_list_may_change_the_number_of_channels_before_it_turns():
+    flip, gray, turn = listed = transforms(
+        ("random_vertical_flip", 1.0), ("convert_color", "BGR2GRAY"), ("random_rotate", 40.0)
+    )
+    array = bytes_of(9, 8)
+    finished = Chain.of(listed, (), "", False).finish(array, generator(0, 1), {}, training=True)
+    rng = generator(0, 1)
+    upside_down = flip.apply(array, flip.draw(rng, array.shape))
+    np.testing.assert_array_equal(finished, turn.apply(gray.apply(upside_down), turn.draw(rng, (9, 8, 1))))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_list_gives_the_bits_of_its_transforms_one_after_the_other(dtype, channels):
+    listed = transforms(
+        ("random_horizontal_flip", 0.5),
+        ("random_rotate", 40.0),
+        ("center_crop", [11, 12]),
+        ("random_zoom", 0.4),
+        ("random_vertical_flip", 0.5),
+        ("jitter_crop", 0.5),
+        ("resize", [9, 10]),
+        ("random_patches", {"number": 2, "size": 3}),
+        ("random_rotate", 40.0),
+        ("normalize", {"mean": 0.1}),
+        ("rotate", 5.0),
+    )
+    chain = Chain.of(listed, (), "", False)
+    for index in range(8):
+        array = generator(0, "a", index).integers(0, 200, (15, 14, channels)).astype(dtype)
+        finished = chain.finish(array, generator(0, index), {}, training=True)
+        rng, expected = generator(0, index), array
+        for transform in listed:
+            if dtype == "int32" and transform.interpolates:
+                expected = expected.astype(np.float32)
+            if isinstance(transform, TRANSFORMS["normalize"]):
+                expected = as_float(expected)
+            expected = transform.apply(expected, transform.draw(rng, expected.shape))
+        np.testing.assert_array_equal(finished, expected)
