@@ -17,13 +17,15 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from rml_core.config import remote
-from rml_core.config.paths import AnyPath, is_url
+from rml_core.config.paths import is_url
 from rml_core.config.problem import Problem, Refused, RunFailed, listed
 from rml_core.data.files import Form, Found, Header, Item, Reader, Role, absolute, in_threads
 from rml_core.data.pairing import find_files, split_inside
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from rml_core.config.paths import AnyPath
 
 # Two zeros, the type (8: bytes), the number of axes.
 MAGIC = {b"\0\0\x08\x03": "images", b"\0\0\x08\x01": "labels"}

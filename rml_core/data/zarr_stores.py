@@ -86,10 +86,9 @@ def _node(file: str, inside: str) -> Any:
     try:
         return zarr.open(file, mode="r", path=inside or None)
     except Exception as error:  # as above
-        text = reason(error)
-        raise RunFailed(
-            f"{Item(file, inside)}: is no Zarr store" if "No such file" in text else f"{file}: cannot be read: {text}"
-        ) from None
+        if not any(remote.kind(remote.below(file, mark)) for mark in MARKS):
+            raise RunFailed(f"{file}: is no Zarr store") from None
+        raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
 
 
 def _arrays(top: Any) -> Iterable[tuple[str, Any]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
+import h5py
 import numpy as np
 import pytest
+import zarr
 
 from rml_core.config.section import parse
 from rml_core.data import Data
 from rml_core.data.batches import Batch, batches
 from rml_core.data.prepared import Prepared, prepare
 from rml_core.data.samples import Samples
+from rml_core.data.shapes import Takes
 from rml_core.data.survey import Survey, survey
 
 
@@ -44,15 +47,18 @@ class Workplace:
                 self.write(f"{folder}/{kind}/{i}.png")
 
     def section(self, **keys: Any) -> Data:
-        return parse(Data, {"input_type": "images", **keys}, "neural_network.data")
+        kind = {} if "type" in keys else {"input_type": "images"}
+        return parse(Data, {**kind, **keys}, "neural_network.data")
 
-    def survey(self, role: str = "training", classes: tuple[str, ...] | None = None, **keys: Any) -> Survey:
-        found = survey(self.section(**keys), role, self.folder, classes)
+    def survey(
+        self, role: str = "training", classes: tuple[str, ...] | None = None, takes: Takes | None = None, **keys: Any
+    ) -> Survey:
+        found = survey(self.section(**keys), role, self.folder, classes, takes=takes)
         assert found is not None
         return found
 
-    def prepare(self, role: str = "training", **keys: Any) -> Prepared:
-        return prepare(self.survey(role, **keys), self.section(**keys), self.folder / "prepared")
+    def prepare(self, role: str = "training", takes: Takes | None = None, **keys: Any) -> Prepared:
+        return prepare(self.survey(role, takes=takes, **keys), self.section(**keys), self.folder / "prepared")
 
     def batches(self, training: bool = True, threads: int = 2, mapped: Any = None, **keys: Any) -> list[Batch]:
         order = {k: keys.pop(k) for k in ("start", "rank", "world_size", "epoch", "seed") if k in keys}
@@ -60,6 +66,52 @@ class Workplace:
         settings = {"epoch": 1, "seed": 0, "shuffle": True, **order}
         samples = Samples(prepared, mapped)
         return list(batches(samples, batch_size=prepared.batch_size, training=training, threads=threads, **settings))
+
+    def save(self, kind: str, name: str, arrays: dict[str, Any]) -> str:
+        """`arrays` by their names in a file of `kind` (of npy: a file each below the folder `name`); gives its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        SAVERS[kind](path, {key: np.asarray(array) for key, array in arrays.items()})
+        return name
+
+
+def _save_npy(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(path / f"{name}.npy", array)
+
+
+def _save_images(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path / f"{name}.png"), array.transpose(1, 2, 0))
+
+
+def _save_hdf5(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+def _save_zarr(version: Literal[2, 3]) -> Any:
+    def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+        group = zarr.open_group(str(path), mode="w", zarr_format=version)
+        for name, array in arrays.items():
+            chunks = tuple(-(-size // 2) for size in array.shape)
+            group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
+
+    return save
+
+
+SAVERS: dict[str, Any] = {
+    "images": _save_images,
+    "npy": _save_npy,
+    "npz": lambda path, arrays: np.savez(path, **arrays),
+    "compressed": lambda path, arrays: np.savez_compressed(path, **arrays),
+    "hdf5": _save_hdf5,
+    "zarr2": _save_zarr(2),
+    "zarr3": _save_zarr(3),
+}
 
 
 @pytest.fixture
