@@ -12,14 +12,18 @@ from rml_core.layers import keras_json
 from rml_core.layers.graph import Network, infer
 from rml_core.run import ROOT, read_json
 
+# How the files end that hold a network, but are no JSON.
+SAVED = (".h5", ".hdf5", ".keras")
+
 
 def described(file: str) -> Network:
-    """The network of a run file, or of a Keras JSON file, with the shapes that can be known without data.
+    """The network of a run file, of a Keras JSON file or of a whole model that Keras saved, with the shapes that can be
+    known without data.
 
     Raises:
         Refused: with every problem of the network; those of other sections are not looked for.
     """
-    content = read_json(file)
+    content = file if file.endswith(SAVED) else read_json(file)
     if isinstance(content, Mapping) and isinstance(content.get(ROOT), Mapping):
         section = content[ROOT]
         graph = keras_json.read(section.get("layers"), f"{ROOT}.layers", folder_of(file))

@@ -64,7 +64,8 @@ class RunFile(Section):
     debug_interval: int = Field(1, ge=1)
     """Every so many epochs the statistics are written."""
     layers: Annotated[Any, WithJsonSchema(LAYERS_SCHEMA)]
-    """The network: a list of Keras layers, a Keras model, or the path of a JSON file with either."""
+    """The network: a list of Keras layers, a Keras model, or the path of a file with either: JSON, or what
+    `model.save` writes (`.h5`, `.keras`)."""
     data: Data
     """Where samples come from."""
     optimizer: Annotated[OptimizerSection, Tagged("optimizer", "type", OPTIMIZERS, OPTIMIZERS_LATER)] | None = None

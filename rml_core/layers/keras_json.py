@@ -12,7 +12,7 @@ from rml_core.config.names import unknown_name
 from rml_core.config.paths import problem_of, resolve
 from rml_core.config.problem import Problem, Refused, nearest, shown
 from rml_core.config.section import parse
-from rml_core.layers import LAYERS, REMEDIES
+from rml_core.layers import LAYERS, REMEDIES, saved_models
 from rml_core.layers.graph import GIVEN, Entry, Graph, Node
 from rml_core.layers.inputs import InputLayer
 from rml_core.layers.section import LayerSection, Shape
@@ -26,6 +26,8 @@ _LAYER_KEYS = ("class_name", "config", "name", "inbound_nodes")
 _SILENT_KEYS = ("module", "registered_name", "build_config", "compile_config", "shared_object_id")
 _MODEL_KEYS = ("name", "layers", "input_layers", "output_layers", "trainable")
 _SILENT_MODEL_KEYS = ("build_input_shape", "dtype", "build_config")
+# What may stand in the file of a network, in the words of messages.
+NETWORK_FILES = "what Keras's model.to_json() writes, or a whole model: .h5, .keras"
 _BY_NAME = {name.casefold(): name for name in (*LAYERS, *MODELS)}
 
 
@@ -54,16 +56,23 @@ def load(source: str, where: str, base: AnyPath) -> Any:
         raise Refused([problem])
     path = resolve(source, base)
     try:
-        value = json.loads(remote.read_bytes(path).decode())
+        with remote.opened(path) as file:
+            model = saved_models.json_in(file)
+            if model is not None:
+                return model
+            value = json.loads(file.read().decode())
         # What `json.dump(model.to_json(), file)` leaves: a string in which the JSON is.
         return json.loads(value) if isinstance(value, str) else value
     except (FileNotFoundError, NotADirectoryError):
         raise Refused([Problem(where, f"{shown(source)} does not exist", "", f"looked for {path}")]) from None
     except OSError as error:
         raise Refused([Problem(where, f"{shown(source)} cannot be read: {error.strerror}")]) from None
+    except saved_models.NoNetwork as missing:
+        remedy = 'write its JSON beside it: open("model.json", "w").write(model.to_json())'
+        raise Refused([Problem(where, f"{shown(source)} {missing}", NETWORK_FILES, remedy)]) from None
     except (ValueError, RecursionError) as error:
         what = f"{shown(source)} cannot be read as JSON: {error}"
-        raise Refused([Problem(where, what, "what Keras's model.to_json() writes")]) from None
+        raise Refused([Problem(where, what, NETWORK_FILES)]) from None
 
 
 def _version(source: object) -> int:

@@ -16,7 +16,8 @@ _LAYER: dict[str, Any] = {
 
 LAYERS_SCHEMA: dict[str, Any] = {
     "title": "Layers",
-    "description": "The network: a list of Keras layers, a Keras model, or the path of a JSON file with either.",
+    "description": "The network: a list of Keras layers, a Keras model, or the path of a file with either: JSON, or "
+    "what `model.save` writes (`.h5`, `.keras`).",
     "anyOf": [
         {"title": "Layers", "type": "array", "items": _LAYER},
         {"title": "Path of a Keras JSON file", "type": "string"},

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import typer
 
 from rml_core.run import ROOT
@@ -67,11 +68,19 @@ def test_json_is_a_valid_run_file_or_a_part_of_one(
     # That a file to load is there is for the run of the whole page.
     if "load" in part.get("checkpoints", {}):
         part["checkpoints"].pop("load")
+    # So is a network that a program of the page writes.
+    if isinstance(part.get("layers"), str) and not Path(part["layers"]).exists():
+        part.pop("layers")
     valid(part)
 
 
 # Lines that a page quotes from what its commands say.
 QUOTED = {
+    "keras.md": (
+        "Loaded 4 of the network's 4 layers with weights, skipped 0\n",
+        "Skipping layer kind: not found in model\n",
+        "Loaded 3 of the network's 4 layers with weights, skipped 1; as they began: bird\n",
+    ),
     "classify.md": (
         "Skipping layer class: not found in model\n",
         "Loaded 3 of the network's 4 layers with weights, skipped 1; as they began: bird\n",
@@ -102,6 +111,22 @@ def test_the_commands_of_a_page_run(
         lines = [[float(number) for number in line.split()] for line in (folder / "out_test.txt").open()]
         assert [line[0] for line in lines] == list(range(1, 11))
         assert lines[-1][2] < lines[0][2]
+    if page.name == "keras.md":
+        _same_in_keras(folder)
+
+
+def _same_in_keras(folder: Path) -> None:
+    """What was trained went back to Keras to the bit."""
+    import keras
+
+    model = keras.models.load_model(folder / "trained.keras")
+    trained = torch.load(folder / "keras_checkpoints" / "model_checkpoint_4.pt", weights_only=True)["network"]
+    kernel, bias = (torch.from_numpy(values) for values in model.get_layer("parts").get_weights())
+    assert torch.equal(kernel.permute(3, 2, 0, 1), trained["parts.weight"])
+    assert torch.equal(bias, trained["parts.bias"])
+    statistics = [torch.from_numpy(values) for values in model.get_layer("norm").get_weights()]
+    expected = [trained[f"norm.{name}"] for name in ("weight", "bias", "running_mean", "running_var")]
+    assert all(map(torch.equal, statistics, expected))
 
 
 def _run(

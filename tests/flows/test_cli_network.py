@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,5 +126,16 @@ def test_network_in_the_way_of_keras_2(rml: Rml, run_file: RunFile):
     assert rml("network", run_file(KERAS_2, "model.json"), "--json") == (
         0,
         '{"parameters": 28, "trainable": 24, "layers": 3, "output_shape": [null, null, null, 2]}\n',
+        "",
+    )
+
+
+@pytest.mark.parametrize("end", [".h5", ".keras"])
+def test_network_of_a_whole_model_that_keras_saved(rml: Rml, tmp_path: Path, end: str):
+    with zipfile.ZipFile(Path(__file__).parents[1] / "oracles" / "keras_2_weights_2.15.zip") as archive:
+        file = archive.extract(f"unet{end}", tmp_path)
+    assert rml("network", file, "--json") == (
+        0,
+        '{"parameters": 822, "trainable": 808, "layers": 15, "output_shape": [null, 8, 8, 2]}\n',
         "",
     )
