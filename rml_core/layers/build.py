@@ -102,6 +102,8 @@ def _compiled(network: Network, runs: list[Run | None], penalty: Penalty | None)
             made.append((run, inputs, slot))
         after = activation(layer.section.applied, len(layer.output_shape) + 1, network.graph.keras_version, new)
         if after is not None:
+            if len(slots) == network.last_activated:
+                after = partial(_in_single, run=after)
             made.append((after, (slot,), len(made) + 1))
             slot, new = len(made), False
         watched = layer.section.activity_regularizer
@@ -112,6 +114,11 @@ def _compiled(network: Network, runs: list[Run | None], penalty: Penalty | None)
         slots.append(slot)
         fresh.append(new)
     return _spent(made, slots[network.output]), slots[network.output], len(made) + 1
+
+
+def _in_single(x: Tensor, run: Run) -> Tensor:
+    """Probabilities near 0 and 1, and their logarithms, need more digits than half precision has."""
+    return run(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 def _users(calls: Iterable[Call], output: int) -> dict[int, int]:

@@ -174,17 +174,25 @@ class Network:
     @property
     def last_activation(self) -> str:
         """What the output's numbers are: `softmax`, `log_softmax` (over the channels), `sigmoid`, `linear`, ..."""
+        if not self.last_activated:
+            return "linear"
+        layer = self.unique[self.calls[self.last_activated - 1].layer]
+        applied = layer.section.applied
+        if applied.name in ("softmax", "log_softmax") and applied.axis not in (-1, len(layer.output_shape)):
+            return "linear"
+        return applied.name
+
+    @property
+    def last_activated(self) -> int:
+        """The value that the output's numbers are: what comes after it only lets them pass."""
         value = self.output
         while value:
             call = self.calls[value - 1]
             layer = self.unique[call.layer]
-            applied = layer.section.applied
-            if applied.name in ("softmax", "log_softmax"):
-                return applied.name if applied.axis in (-1, len(layer.output_shape)) else "linear"
-            if applied.name != "linear" or not _passes(layer):
-                return applied.name
+            if layer.section.applied.name != "linear" or not _passes(layer):
+                break
             value = call.inputs[0]
-        return "linear"
+        return value
 
 
 def _passes(layer: Layer) -> bool:

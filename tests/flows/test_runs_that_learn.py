@@ -40,7 +40,9 @@ def network(weights: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Ten
     """That of `section`: Flatten of Keras runs over (H, W, C)."""
     features = F.relu(F.conv2d(inputs, weights["conv.weight"], weights["conv.bias"], padding=1))
     features = F.max_pool2d(features, 2).permute(0, 2, 3, 1).flatten(1)
-    return F.log_softmax(F.linear(features, weights["dense.weight"], weights["dense.bias"]), 1)
+    logits = F.linear(features, weights["dense.weight"], weights["dense.bias"])
+    # The last activation is in single precision, as torch has it on GPUs and not on CPUs.
+    return F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), 1)
 
 
 def by_hand(

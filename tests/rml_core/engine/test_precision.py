@@ -126,3 +126,18 @@ def test_a_network_in_half_precision_is_nearly_that_in_single(
     for single, half in zip(*networks, strict=True):
         assert half.dtype == torch.float32
         assert float((single - half).norm()) <= tolerance * float(single.norm())
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+@pytest.mark.parametrize("last", ["softmax", "log_softmax", "sigmoid"])
+@pytest.mark.parametrize("behind", [[], [layer("Reshape", target_shape=[2, 2, 3]), layer("Dropout", rate=0.0)]])
+def test_probabilities_keep_the_digits_of_single_precision(name: str, last: str, behind: list[dict[str, object]]):
+    """Near 1 half precision has three of them: a loss could not tell such samples apart."""
+    source = [layer("Conv1D", filters=3, kernel_size=1), layer("Activation", activation=last), *behind]
+    network = build(infer(read(source, "layers", Path()), (2, 4)), 1)
+    with Precision.named(name).context(CPU):
+        logits = network.get_submodule("conv1d")(torch.full((1, 2, 4), 9.0)).float()
+        output = network(torch.full((1, 2, 4), 9.0))
+    expected = torch.sigmoid(logits) if last == "sigmoid" else getattr(torch, last)(logits, 1)
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output.flatten(), expected.flatten())
