@@ -23,7 +23,7 @@ class LARS(Momentum):
     Ginsburg, arXiv:1708.03888)."""
 
     type: Annotated[str, OneOf("optimizer", "LARS")]
-    learning_rate: float = Field(0.01, gt=0, examples=[1.0])
+    learning_rate: float = Field(0.01, gt=0, examples=[0.3])
     """The learning rate, before the scheduler's factor and the one of each tensor: `eta` makes that a small one."""
     eta: float = Field(1e-3, gt=0)
     """A tensor's learning rate is multiplied by eta * ||w|| / (||g|| + weight_decay * ||w||); by 1 where ||w|| or ||g||
