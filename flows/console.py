@@ -19,6 +19,8 @@ from tasks.train_epoch import TrainedEpoch
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
+    from rml_core.config.paths import AnyPath
+
 
 def line_of(trained: TrainedEpoch | None, evaluated: EvaluatedEpoch | None, last: int) -> str:
     """`epoch 3/12  loss 0.2718  test loss 0.3141  accuracy 0.9500  1234 samples/s`; either may be missing."""
@@ -111,8 +113,9 @@ def shown(last: int) -> Iterator[None]:
             log.removeHandler(handler)
 
 
-def say_written(files: list[Path], seconds: float) -> None:
+def say_written(files: list[AnyPath], seconds: float) -> None:
     print(f"done in {seconds:.1f} s" + ("; written:" if files else "; nothing was written: set outfile to keep logs"))
     here = Path.cwd()
-    for path in (Path(os.path.normpath(path)) for path in files):
-        print(f"  {path.relative_to(here) if path.is_relative_to(here) else path}")
+    for file in files:
+        path = Path(os.path.normpath(file)) if isinstance(file, Path) else None
+        print(f"  {path.relative_to(here) if path is not None and path.is_relative_to(here) else path or file}")

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rml_core.check import Checked
+from rml_core.config import remote
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
+from rml_core.data.pairing import natural_order
 from rml_core.engine.log import LogFiles
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 
 @dataclass(frozen=True)
@@ -17,8 +27,8 @@ class Places:
     """Absolute paths; None: the run writes nothing of that kind."""
 
     logs: LogFiles | None
-    checkpoints: Path | None
-    output: Path | None
+    checkpoints: AnyPath | None
+    output: AnyPath | None
     debug: Path | None
 
     @classmethod
@@ -29,26 +39,28 @@ class Places:
         outfile = Path(str(resolve(file.outfile, base))) if file.outfile is not None else None
         return cls(
             logs=LogFiles.beside(outfile) if outfile is not None else None,
-            checkpoints=Path(str(resolve(save, base))) if save is not None and checked.training is not None else None,
-            output=Path(str(resolve(output, base))) if output is not None and checked.test is not None else None,
+            checkpoints=resolve(save, base) if save is not None and checked.training is not None else None,
+            output=resolve(output, base) if output is not None and checked.test is not None else None,
             debug=(outfile.parent if outfile is not None else Path.cwd()) if file.debug else None,
         )
 
-    def make(self) -> list[tuple[str, Path]]:
+    def make(self) -> list[tuple[str, AnyPath]]:
         """Make the folders; gives the places that no other run may write to meanwhile, each with its JSON path.
 
         Raises:
             Refused: a place cannot be written.
         """
         problems: dict[str, Problem] = {}
-        for tried, places in ((_try_file, self._files()), (_try_folder, self._folders())):
-            for where, path in places:
-                try:
-                    tried(path)
-                except OSError as error:
-                    what = f"{path} cannot be written: {_why(path, error)}"
-                    remedy = "choose another place, or make this one writable"
-                    problems.setdefault(where, Problem(where, what, remedy=remedy))
+        tries: list[tuple[str, AnyPath, Callable[[], None]]] = []
+        tries += [(where, path, partial(_try_file, path)) for where, path in self._files()]
+        tries += [(where, path, partial(_try_folder, path)) for where, path in self._folders()]
+        for where, path, tried in tries:
+            try:
+                tried()
+            except OSError as error:
+                what = f"{path} cannot be written: {_why(path, error)}"
+                remedy = "choose another place, or make this one writable"
+                problems.setdefault(where, Problem(where, what, remedy=remedy))
         if problems:
             raise Refused(problems.values())
         held = self._folders()
@@ -66,17 +78,17 @@ class Places:
             files.append(("neural_network.debug", self.debug / "network.dot"))
         return files
 
-    def _folders(self) -> list[tuple[str, Path]]:
-        folders = []
+    def _folders(self) -> list[tuple[str, AnyPath]]:
+        folders: list[tuple[str, AnyPath]] = []
         if self.checkpoints is not None:
             folders.append(("neural_network.checkpoints.save", self.checkpoints))
         if self.output is not None:
             folders.append(("neural_network.data.test_output_path", self.output))
         return folders
 
-    def written(self) -> list[Path]:
+    def written(self) -> list[AnyPath]:
         """What is there at the end, for the user to find."""
-        files: list[Path] = []
+        files: list[AnyPath] = []
         if self.logs is not None:
             files += [
                 path
@@ -84,9 +96,9 @@ class Places:
                 if path.exists() and path.stat().st_size
             ]
         if self.checkpoints is not None:
-            files += sorted(self.checkpoints.glob("model_checkpoint_*.pt"), key=lambda path: path.stat().st_mtime)[-1:]
+            files += _newest(self.checkpoints, "model_checkpoint_*.pt")
         if self.output is not None:
-            files += sorted(self.output.glob("output_*.h5"), key=lambda path: path.stat().st_mtime)[-1:]
+            files += _newest(self.output, "output_*.h5")
         return files
 
 
@@ -99,11 +111,28 @@ def _try_file(path: Path) -> None:
         _try_folder(path.parent)
 
 
-def _try_folder(path: Path) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path).close()
+def _try_folder(path: AnyPath) -> None:
+    if isinstance(path, Path):
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+        return
+    tried = path / f".rml-{uuid.uuid4().hex}"
+    with remote.written(tried) as local:
+        local.write_bytes(b"can this be written?")
+    remote.remove(tried)
 
 
-def _why(path: Path, error: OSError) -> str:
+def _newest(folder: AnyPath, pattern: str) -> list[AnyPath]:
+    """The file that was written last, where there is one."""
+    try:
+        found = natural_order(name for name in remote.names(folder) if fnmatch(name, pattern))
+        return sorted((folder / name for name in found), key=remote.changed)[-1:]
+    except OSError:
+        return []
+
+
+def _why(path: AnyPath, error: OSError) -> str:
+    if not isinstance(path, Path):
+        return error.strerror or str(error)
     file = next((folder for folder in path.parents if folder.is_file()), None)
     return f"{file} is a file" if file is not None else (error.strerror or str(error)).lower()

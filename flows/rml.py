@@ -23,6 +23,7 @@ from flows import report
 from flows.phases import Outcome, execute
 from rml_core.check import Checked, check, check_resume
 from rml_core.config.problem import collect
+from rml_core.config.remote import text_of
 from rml_core.run import ROOT, read, schema
 from tasks.load import Source, cache_folder, load
 from tasks.progress import log
@@ -141,7 +142,7 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
         publish(outcomes[0])
 
-    here(_within_limit(checked.run.mapping[ROOT]), checked.app, str(checked.run.base), resume, ranks, scheduler)
+    here(_within_limit(checked.run.mapping[ROOT]), checked.app, text_of(checked.run.base), resume, ranks, scheduler)
     return outcomes[0]
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.plan import Epoch, Group
 from rml_core.checkpoints import native
@@ -20,6 +20,9 @@ from tasks.evaluate import evaluate
 from tasks.interrupt import Interruption
 from tasks.progress import log
 from tasks.train_epoch import TrainedEpoch, train_epoch
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 # Calls a phase's function: do(name, function, *arguments).
 Do = Callable[..., Any]
@@ -38,8 +41,8 @@ class Loop:
     optimizer: OptimizerSection | None
     checkpoints: Checkpoints | None
     early_stopping: EarlyStopping | None
-    save: Path | None
-    output: Path | None
+    save: AnyPath | None
+    output: AnyPath | None
     logs: LogFiles | None
     debug: Path | None
     debug_interval: int
@@ -67,7 +70,7 @@ def run_groups(loop: Loop, groups: tuple[Group, ...], stage: ranks.Stage, do: Do
             break
     if interruption.signal is not None:
         interruption.deliver()
-    elif loop.save is not None and native.interrupted_path(loop.save).exists():
+    elif loop.save is not None and native.has_interrupted(loop.save):
         # The run began from it with nothing left to train: no epoch's checkpoint need hold what it holds.
         epoch, batch = ranks.position(stage.ranks)
         if not batch:

@@ -10,7 +10,7 @@ from rml_core import apps
 from rml_core.checkpoints.content import no_file
 from rml_core.checkpoints.table import format_of
 from rml_core.config import remote
-from rml_core.config.paths import resolve
+from rml_core.config.paths import problem_of_log, problem_of_writing, resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
 from rml_core.data.files import Shape
@@ -232,10 +232,29 @@ def _same_weights(training: Network, test: Network) -> list[Problem]:
 
 def _files(run: Run) -> list[Problem]:
     """Files that the run file names outside of the data."""
+    problems = _written(run)
     section = run.file.checkpoints
     if section is None or section.load is None:
-        return []
-    where, path = f"{ROOT}.checkpoints.load", resolve(section.load, run.base)
+        return problems
+    return problems + _weights(run, section.load)
+
+
+def _written(run: Run) -> list[Problem]:
+    """What cannot be written where the run file is, below which its paths are."""
+    file, problems = run.file, []
+    save = file.checkpoints.save if file.checkpoints is not None else None
+    for key, given, problem_of in (
+        ("outfile", file.outfile, problem_of_log),
+        ("data.test_output_path", file.data.test_output_path, problem_of_writing),
+        ("checkpoints.save", save, problem_of_writing),
+    ):
+        if given is not None:
+            problems.append(problem_of(remote.text_of(resolve(given, run.base)), f"{ROOT}.{key}"))
+    return [problem for problem in problems if problem is not None]
+
+
+def _weights(run: Run, load: str) -> list[Problem]:
+    where, path = f"{ROOT}.checkpoints.load", resolve(load, run.base)
     try:
         there = remote.kind(path)
         if there == "file":
@@ -257,11 +276,10 @@ def _learned(run: Run) -> Learned | None:
     try:
         if remote.kind(path) != "file":
             return None
-        with remote.fetched(path) as file:
-            # Reading it takes torch: only the few runs that need to know pay for the import.
-            from rml_core.checkpoints.torch_files import header
+        # Reading it takes torch: only the few runs that need to know pay for the import.
+        from rml_core.checkpoints.torch_files import header
 
-            saved = header(file, f"{ROOT}.checkpoints.load")
+        saved = header(path, f"{ROOT}.checkpoints.load")
     except OSError:
         # Said with the other files.
         return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rml_core.checkpoints import native
 from rml_core.checkpoints.torch_files import header
@@ -14,6 +13,9 @@ from rml_core.config.problem import Problem, Refused, listed, shown
 from rml_core.data.masks import Mapped
 from rml_core.layers import keras_json
 from rml_core.run import ROOT, Run, read
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 # What may change between a run and its continuation: how long it is, how it is watched, and where things go.
 FREE = {
@@ -36,7 +38,7 @@ WHERE = f"{ROOT}.checkpoints.save"
 class Position:
     """Where a checkpoint stands: `batch` 0 means that `epoch` is complete."""
 
-    path: Path
+    path: AnyPath
     run_id: str
     started: float
     epoch: int
@@ -44,7 +46,7 @@ class Position:
     mask_values: Mapped
 
 
-def find(run: Run, folder: Path, classes: tuple[str, ...], samples: int) -> tuple[Position | None, list[str]]:
+def find(run: Run, folder: AnyPath, classes: tuple[str, ...], samples: int) -> tuple[Position | None, list[str]]:
     """The newest checkpoint of the latest run in `folder`, None when there is none; and what was passed over.
 
     `classes`: names of the classes of labels, and `samples`: how many training samples, that the data has now.
@@ -81,7 +83,7 @@ def check_masks(position: Position, mapped: Mapped) -> None:
         raise _other(position.path, [f"the values of the masks were {before} and are {now}"])
 
 
-def _other(path: Path, differences: list[str]) -> Refused:
+def _other(path: AnyPath, differences: list[str]) -> Refused:
     problem = Problem(
         WHERE,
         f"{path} was saved by a run with other settings: {'; '.join(differences)}",

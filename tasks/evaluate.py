@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rml_core.engine.log import LogFiles, append, metrics_line, test_line
 from tasks import ranks
 from tasks.progress import publish
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class EvaluatedEpoch(ranks.Stage):
     samples_per_s: float
 
 
-def evaluate(stage: ranks.Stage, epoch: int, output: Path | None, logs: LogFiles | None) -> EvaluatedEpoch:
+def evaluate(stage: ranks.Stage, epoch: int, output: AnyPath | None, logs: LogFiles | None) -> EvaluatedEpoch:
     """One pass over the test samples; predictions go to `output`, figures to the logs and the run's history."""
     result = ranks.evaluate(stage.ranks, epoch, output)
     rate = result.samples / max(result.seconds, 1e-9)

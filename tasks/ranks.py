@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rml_core.config.problem import Problem, Refused
 
 if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
     from rml_core.engine.epoch import Sums
     from rml_core.engine.evaluation import Evaluated, Gallery
     from rml_core.engine.progress import Progress
@@ -85,7 +86,7 @@ def train_epoch(ranks: Ranks, number: int, report: Callable[[Progress], None]) -
     return total, members[0].learning_rate(number)
 
 
-def evaluate(ranks: Ranks, number: int, output: Path | None) -> Evaluated:
+def evaluate(ranks: Ranks, number: int, output: AnyPath | None) -> Evaluated:
     (evaluated,) = [rank.evaluate(number, output) for rank in _live[ranks.id]]
     return evaluated
 
@@ -117,7 +118,7 @@ def measured(ranks: Ranks) -> dict[str, float]:
     return {key: max(figures[key] for figures in each) for key in each[0]}
 
 
-def save(ranks: Ranks, path: Path) -> None:
+def save(ranks: Ranks, path: AnyPath) -> None:
     """The checkpoint: the state of all ranks is the same but for their random states."""
     _live[ranks.id][0].save(path)
 

@@ -105,10 +105,10 @@ def _has_its_end(path: AnyPath) -> bool:
         return file.read(4) == b"PK\x05\x06"
 
 
-def is_whole(path: Path) -> bool:
+def is_whole(path: AnyPath) -> bool:
     """Whether every byte of an archive is as it was written: torch does not look at the checksums that it writes."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with remote.opened(path) as file, zipfile.ZipFile(file) as archive:
             return archive.testzip() is None
     except Exception:
         # zipfile raises whatever it stumbles over in a list of members that makes no sense.

@@ -12,38 +12,49 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import torch
 
 from rml_core.checkpoints.content import damaged, is_whole
 from rml_core.checkpoints.torch_files import header, is_checkpoint, load
+from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused, RunFailed
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 EPOCH = re.compile(r"model_checkpoint_([1-9][0-9]*|0)\.pt")
 # Which run writes to a folder, said before it has anything to save.
 LATEST = ".latest_run.json"
 
 
-def epoch_path(folder: Path, epoch: int) -> Path:
+def epoch_path(folder: AnyPath, epoch: int) -> AnyPath:
     return folder / f"model_checkpoint_{epoch}.pt"
 
 
-def interrupted_path(folder: Path) -> Path:
+def interrupted_path(folder: AnyPath) -> AnyPath:
     return folder / "model_checkpoint_interrupted.pt"
 
 
-def best_path(folder: Path) -> Path:
+def best_path(folder: AnyPath) -> AnyPath:
     return folder / "model_checkpoint_best.pt"
 
 
-def write(state: Mapping[str, object], path: Path) -> None:
+def write(state: Mapping[str, object], path: AnyPath) -> None:
     """Save `state` under `path`, which stands for the earlier file until the new one lies whole on the disk.
 
     Raises:
         RunFailed: the disk is full, or the file cannot be written for another reason; nothing is left of it.
         TypeError: `state` holds an object that `read` would refuse.
     """
+    if not isinstance(path, Path):
+        try:
+            with remote.written(path) as local:
+                write(state, local)
+        except OSError as error:
+            raise _not_written(path, error) from error
+        return
     remove_leftovers(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -66,7 +77,11 @@ def write(state: Mapping[str, object], path: Path) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise RunFailed(f"{path}: {error.strerror or error}; the earlier checkpoints are whole") from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: AnyPath, error: OSError) -> RunFailed:
+    return RunFailed(f"{path}: {error.strerror or error}; the earlier checkpoints are whole")
 
 
 def _save(state: Mapping[str, object], file: BinaryIO) -> None:
@@ -109,12 +124,18 @@ def remove_leftovers(path: Path) -> None:
             continue
 
 
-def read(path: Path, where: str) -> dict[str, Any]:
+def read(path: AnyPath, where: str) -> dict[str, Any]:
     """A whole checkpoint, on the CPU. Nothing in it is executed.
 
     Raises:
         Refused: there is no such file; it is cut short, damaged, or no run's checkpoint; it would execute code.
     """
+    if not isinstance(path, Path):
+        try:
+            with remote.fetched(path) as local:
+                return read(local, where)
+        except OSError as error:
+            raise Refused([Problem(where, f"{path}: {error.strerror or error}")]) from None
     saved = load(path, where, mmap=False)
     if not is_checkpoint(saved):
         remedy = 'weights alone go to "load"'
@@ -124,48 +145,55 @@ def read(path: Path, where: str) -> dict[str, Any]:
     return dict(saved)
 
 
-def begin(folder: Path, run_id: str, started: float) -> None:
+def begin(folder: AnyPath, run_id: str, started: float) -> None:
     """Note that a new run writes to `folder`: were it stopped before its first checkpoint, an older run's would
     otherwise be taken for its own.
 
     Raises:
         RunFailed: the folder cannot be written.
     """
-    path = folder / LATEST
-    remove_leftovers(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    path, text = folder / LATEST, json.dumps({"run_id": run_id, "started": started}) + "\n"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not isinstance(path, Path):
+            with remote.written(path) as local:
+                local.write_text(text)
+            return
+        remove_leftovers(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            unfinished.write_text(json.dumps({"run_id": run_id, "started": started}) + "\n")
+            unfinished.write_text(text)
             os.replace(unfinished, path)
         except OSError:
             unfinished.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise RunFailed(f"{path}: {error.strerror or error}; the earlier checkpoints are whole") from error
+        raise _not_written(path, error) from error
 
 
-def _begun(folder: Path) -> list[tuple[float, str]]:
+def _begun(folder: AnyPath) -> list[tuple[float, str]]:
     """(started, run_id) of the run that began last, where that was noted."""
     try:
-        noted = json.loads((folder / LATEST).read_text())
+        noted = json.loads(remote.read_bytes(folder / LATEST))
         return [(float(noted["started"]), str(noted["run_id"]))]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
+def newest(folder: AnyPath) -> tuple[AnyPath | None, list[str]]:
     """Where the latest run in `folder` stands: the furthest of its checkpoints, the interrupted one where it is as
     far; None where there is none. The lines say what was passed over: files that could not be read, and an older
     run where the latest one was stopped before it saved anything."""
     found, said = [], []
-    for path in [*_epoch_paths(folder), interrupted_path(folder)]:
-        if path.exists():
-            try:
-                found.append((_stamp(path), path))
-            except Refused as refused:
-                said += [f"passed over: {problem.what}" for problem in refused.problems]
+    try:
+        paths = [*_epoch_paths(folder), *([interrupted_path(folder)] if has_interrupted(folder) else [])]
+    except OSError as error:
+        raise RunFailed(f"{folder}: {error.strerror or error}") from error
+    for path in paths:
+        try:
+            found.append((_stamp(path), path))
+        except Refused as refused:
+            said += [f"passed over: {problem.what}" for problem in refused.problems]
     if not found:
         return None, said
     latest = max([*((stamp.started, stamp.run_id) for stamp, _ in found), *_begun(folder)])
@@ -180,19 +208,38 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, said
 
 
-def prune(folder: Path, run_id: str, epoch: int, keep: int) -> None:
+def has_interrupted(folder: AnyPath) -> bool:
+    """Raises `RunFailed` where that cannot be seen."""
+    try:
+        return interrupted_path(folder).name in remote.names(folder)
+    except OSError as error:
+        raise RunFailed(f"{folder}: {error.strerror or error}") from error
+
+
+def remove_interrupted(folder: AnyPath) -> None:
+    """Raises `RunFailed` where that cannot be."""
+    try:
+        remote.remove(interrupted_path(folder))
+    except OSError as error:
+        raise RunFailed(f"{interrupted_path(folder)}: {error.strerror or error}") from error
+
+
+def prune(folder: AnyPath, run_id: str, epoch: int, keep: int) -> None:
     """Remove the oldest of the run's epochs beyond the newest `keep` up to `epoch`; files of other runs stay, and so
-    do later epochs: they were passed over as damaged, and do not count."""
+    do later epochs: they were passed over as damaged, and do not count. Raises `RunFailed` where that cannot be."""
     own = []
-    for path in _epoch_paths(folder):
-        try:
-            stamp = _stamp(path)
-            if stamp.run_id == run_id and stamp.epoch <= epoch:
-                own.append(path)
-        except Refused:
-            continue
-    for path in own[:-keep]:
-        path.unlink(missing_ok=True)
+    try:
+        for path in _epoch_paths(folder):
+            try:
+                stamp = _stamp(path)
+                if stamp.run_id == run_id and stamp.epoch <= epoch:
+                    own.append(path)
+            except Refused:
+                continue
+        for path in own[:-keep]:
+            remote.remove(path)
+    except OSError as error:
+        raise RunFailed(f"{folder}: {error.strerror or error}; older checkpoints stay") from error
 
 
 class _Stamp(NamedTuple):
@@ -207,20 +254,25 @@ class _Stamp(NamedTuple):
         return (self.epoch - 1, self.batch) if self.batch else (self.epoch, 0)
 
 
-def _stamp(path: Path) -> _Stamp:
-    status = path.stat()
-    return _stamp_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+def _stamp(path: AnyPath) -> _Stamp:
+    try:
+        if isinstance(path, Path):
+            status = path.stat()
+            return _stamp_of(path, status.st_ino, status.st_mtime_ns, status.st_size)
+        return _stamp_of(path, *remote.identity(path))
+    except OSError as error:
+        raise Refused([Problem("", f"{path}: {error.strerror or error}")]) from None
 
 
 @lru_cache(maxsize=4096)
-def _stamp_of(path: Path, *identity: int) -> _Stamp:
+def _stamp_of(path: AnyPath, *identity: int | str) -> _Stamp:
     saved = header(path, "")
     if saved is None:
         raise Refused([Problem("", f"{path} is not a checkpoint of a run")])
     return _Stamp(saved["run_id"], saved["started"], saved["epoch"], saved["batch"])
 
 
-def _epoch_paths(folder: Path) -> list[Path]:
-    """The files of complete epochs, in the epochs' order."""
-    names = [EPOCH.fullmatch(path.name) for path in folder.glob("model_checkpoint_*.pt")]
+def _epoch_paths(folder: AnyPath) -> list[AnyPath]:
+    """The files of complete epochs, in the epochs' order. Raises `OSError`."""
+    names = [EPOCH.fullmatch(name) for name in remote.names(folder)]
     return [epoch_path(folder, epoch) for epoch in sorted(int(name[1]) for name in names if name)]

@@ -6,7 +6,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,16 @@ from torch import Tensor
 from rml_core.checkpoints.content import LEGACY, cut_short, damaged, executes, is_torch, is_whole, not_weights
 from rml_core.checkpoints.stored import Held, Stored
 from rml_core.checkpoints.table import format_of
+from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused, listed, shown
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from rml_core.config.paths import AnyPath
+
+# Of an archive behind a URL the list of its members and the first of them are read.
+OUTLINE_BYTES = 1 << 16
 
 # What every checkpoint of a run says of itself, and the types that it says it with.
 HEADER = {"run_id": str, "started": float, "epoch": int, "batch": int}
@@ -89,7 +98,7 @@ def by_layer(weights: Mapping[str, Tensor]) -> Stored:
     return Stored(tuple(Held(name, tuple(name.split(".")), tuple(values)) for name, values in layers.items()))
 
 
-def header(path: Path, where: str) -> Mapping[str, Any] | None:
+def header(path: AnyPath, where: str) -> Mapping[str, Any] | None:
     """All that a run's checkpoint says, its tensors left in the file; None for other files with weights.
 
     Raises:
@@ -97,8 +106,25 @@ def header(path: Path, where: str) -> Mapping[str, Any] | None:
     """
     if format_of(path, where).recognises is not is_torch:
         return None
-    saved = load(path, where, mmap=True)
+    saved = load(path, where, mmap=True) if isinstance(path, Path) else _outline(path, where)
     return saved if is_checkpoint(saved) else None
+
+
+def _outline(path: UPath, where: str) -> Any:
+    """What torch.save was given, of which the tensors are not fetched."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    found = format_of(path, where)
+    if found.recognises is not is_torch:
+        raise Refused([Problem(where, f"{path} is {found.name}, not a checkpoint of a run")])
+    try:
+        with remote.opened(path, block_size=OUTLINE_BYTES) as file, FakeTensorMode():
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise Refused([Problem(where, f"{path}: {error.strerror or error}")]) from None
+    except Exception:
+        # torch has no type of its own for a file that is not as it should be.
+        raise damaged(path, where) from None
 
 
 def is_checkpoint(saved: object) -> bool:

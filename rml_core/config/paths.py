@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # URLs that mean files of this machine.
 LOCAL = ("file://", "local://")
+READ_ONLY = ("http://", "https://")
+WRITABLE = "a path of this machine, or a URL that takes files, as s3://bucket/name"
 PATHS = "a path of this machine, or a URL, as s3://bucket/name or https://host/name"
 
 
@@ -49,6 +51,14 @@ def problem_of(path: str, where: str = "") -> Problem | None:
     return None
 
 
+def problem_of_writing(path: str, where: str = "") -> Problem | None:
+    """Why nothing can be written below `path`: `problem_of`, or a web server, which gives files and takes none."""
+    path = os.path.expandvars(path)
+    if path.startswith(READ_ONLY):
+        return Problem(where, f"{shown(path)}: nothing can be written to a web server", WRITABLE)
+    return problem_of(path, where)
+
+
 def problem_of_log(path: str, where: str = "") -> Problem | None:
     """Why lines cannot be added to the file `path` one after the other: it is behind a URL. None: they can."""
     if not is_url(os.path.expandvars(path)):
@@ -64,9 +74,10 @@ def _usable(path: str) -> str:
     return path
 
 
-def _of_this_machine(path: str) -> str:
-    if is_url(os.path.expandvars(path)):
-        raise wrong(f"{shown(path)}: URLs are not available yet", "a path of this machine's files")
+def _writable(path: str) -> str:
+    problem = problem_of_writing(path)
+    if problem is not None:
+        raise wrong(problem.what, problem.allowed, problem.remedy)
     return path
 
 
@@ -79,7 +90,7 @@ def _of_lines(path: str) -> str:
 
 # What is read; what is written as a whole; what is written a line at a time.
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_usable)]
-FolderText = Annotated[str, Field(min_length=1), AfterValidator(_of_this_machine)]
+FolderText = Annotated[str, Field(min_length=1), AfterValidator(_writable)]
 LogText = Annotated[str, Field(min_length=1), AfterValidator(_of_lines)]
 
 

@@ -13,8 +13,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
@@ -23,11 +24,15 @@ from rml_core.config.paths import is_url
 from rml_core.config.problem import Refused
 
 if TYPE_CHECKING:
+    from upath import UPath
+
     from rml_core.config.paths import AnyPath
 
     File: TypeAlias = AnyPath | str
 
 HTTP = ("http", "https")
+# Where a file appears when it is whole, and renaming would copy it. Elsewhere it is renamed when it is whole.
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2", "oci", "hf")
 # What servers and stores call the state of a file; its time of change comes last: it may be coarse.
 STATES = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "generation", "checksum", "uid")
 TIMES = ("LastModified", "Last-Modified", "last_modified", "mtime", "modify", "updated", "created")
@@ -175,6 +180,81 @@ def _search(files: Any, folder: str) -> list[str]:
                 seen.add(name)
                 folders.append(entry["name"])
     return found
+
+
+def names(folder: AnyPath) -> list[str]:
+    """Names of what is in `folder`, none where it is not there. Raises `OSError`."""
+    if isinstance(folder, Path):
+        return os.listdir(folder) if folder.exists() else []
+    try:
+        with _as_os_error():
+            files, inside = _files_at(folder)
+            files.invalidate_cache(inside)
+            return [path.rstrip("/").rpartition("/")[2] for path in files.ls(inside, detail=False)]
+    except FileNotFoundError:
+        return []
+
+
+@contextmanager
+def written(path: UPath) -> Iterator[Path]:
+    """A place on this machine for a file that is put under `path`, whole, when the context ends well.
+
+    Raises `OSError` where it cannot be put there; what `path` held before is then as it was.
+    """
+    folder = tempfile.mkdtemp(prefix="rml-")
+    try:
+        local = Path(folder, path.name)
+        yield local
+        put(local, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put(local: Path, path: UPath) -> None:
+    """Copy a file of this machine to `path`, which holds what it held before until all of it is there. Raises
+    `OSError`."""
+    with _as_os_error():
+        files, inside = _files_at(path)
+        files.makedirs(files._parent(inside), exist_ok=True)
+        if path.protocol in OBJECT_STORES:
+            files.put_file(str(local), inside)
+        else:
+            _put_and_rename(files, str(local), inside)
+        files.invalidate_cache(files._parent(inside))
+
+
+def _put_and_rename(files: Any, local: str, inside: str) -> None:
+    folder, _, name = inside.rpartition("/")
+    unfinished = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    try:
+        files.put_file(local, unfinished)
+        files.mv(unfinished, inside)
+    except BaseException:
+        with suppress(Exception):
+            files.rm_file(unfinished)
+        raise
+
+
+def remove(path: AnyPath) -> None:
+    """No error where it is gone already. Raises `OSError`."""
+    if isinstance(path, Path):
+        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError), _as_os_error():
+        files, inside = _files_at(path)
+        files.rm_file(inside)
+        files.invalidate_cache(files._parent(inside))
+
+
+def changed(path: AnyPath) -> float:
+    """When `path` was last changed, in seconds since 1970; 0 where that is not said. Raises `OSError`."""
+    if isinstance(path, Path):
+        return path.stat().st_mtime
+    with _as_os_error():
+        files, inside = _files_at(path)
+        found = files.info(inside)
+    times = (found[key] for key in TIMES if found.get(key))
+    return next((time.timestamp() for time in times if isinstance(time, datetime)), 0.0)
 
 
 def is_http(path: File) -> bool:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from rml_core.config.paths import AnyPath
 
 
 @contextmanager
-def claimed(places: Iterable[tuple[str, Path]]) -> Iterator[None]:
+def claimed(places: Iterable[tuple[str, AnyPath]]) -> Iterator[None]:
     """Hold `places` (JSON path, existing file or folder) as long as the context lasts.
 
     The lock is the kernel's (`flock`), on the file or folder itself: it leaves nothing behind and goes with
-    the process, however that ends.
+    the process, however that ends. Behind a URL nothing can be locked: a file of this machine stands for the place,
+    and runs on other machines are not seen.
 
     Raises:
         Refused: another run holds one of them.
@@ -25,7 +35,7 @@ def claimed(places: Iterable[tuple[str, Path]]) -> Iterator[None]:
     problems: list[Problem] = []
     try:
         for where, place in places:
-            descriptor = os.open(place, os.O_RDONLY)
+            descriptor = os.open(place if isinstance(place, Path) else _standing_for(place), os.O_RDONLY)
             status = os.fstat(descriptor)
             identity = status.st_dev, status.st_ino
             if identity in held:
@@ -49,3 +59,10 @@ def claimed(places: Iterable[tuple[str, Path]]) -> Iterator[None]:
     finally:
         for descriptor in held.values():
             os.close(descriptor)
+
+
+def _standing_for(place: UPath) -> Path:
+    name = hashlib.blake2b(remote.text_of(place).rstrip("/").encode(), digest_size=12).hexdigest()
+    path = Path(tempfile.gettempdir(), f"rml-{os.getuid()}-{name}.claim")
+    path.touch()
+    return path

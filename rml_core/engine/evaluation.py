@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +16,9 @@ from rml_core.engine.metrics import Metric
 from rml_core.engine.precision import Precision, to_device
 from rml_core.engine.predictions import Predictions
 from rml_core.engine.step import Objective, Penalty, penalised
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 # As many samples as a page of pictures can show, no side longer than a thumbnail's.
 GALLERY = 32
@@ -78,7 +80,7 @@ def evaluate(
     device: torch.device,
     precision: Precision,
     names: Sequence[str],
-    output: Path | None,
+    output: AnyPath | None,
     gallery: Gallery,
     stop: Callable[[], bool],
     penalty: Penalty | None = None,

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from rml_core.checkpoints.native import remove_leftovers
+from rml_core.config import remote
 from rml_core.config.problem import RunFailed
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 
 class Predictions:
@@ -25,18 +31,25 @@ class Predictions:
         RunFailed: the file cannot be written (a full disk, a read-only folder).
     """
 
-    def __init__(self, path: Path | None, names: Sequence[str]):
+    def __init__(self, path: AnyPath | None, names: Sequence[str]):
         self.path, self.names = path, names
         self._file: Any = None
+        self._scratch: str | None = None
 
     def __enter__(self) -> Predictions:
         if self.path is not None:
             import h5py
 
-            self._unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                remove_leftovers(self.path)
+                if isinstance(self.path, Path):
+                    self._local = self.path
+                    self._local.parent.mkdir(parents=True, exist_ok=True)
+                    remove_leftovers(self._local)
+                else:
+                    # What goes behind a URL is made here, and put there when it is whole.
+                    self._scratch = tempfile.mkdtemp(prefix="rml-")
+                    self._local = Path(self._scratch, self.path.name)
+                self._unfinished = self._local.with_name(f".{self._local.name}.{os.getpid()}")
                 self._disk = _Disk(self._unfinished)
             except OSError as error:
                 raise RunFailed(f"{self.path}: {error.strerror or error}") from error
@@ -60,6 +73,8 @@ class Predictions:
             self._file = None
             self._disk.close()
             self._unfinished.unlink(missing_ok=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,7 +88,9 @@ class Predictions:
         try:
             self._file.close()
             self._raise_failure()
-            os.replace(self._unfinished, self.path)
+            os.replace(self._unfinished, self._local)
+            if not isinstance(self.path, Path):
+                remote.put(self._local, self.path)
         except OSError as failure:
             raise RunFailed(f"{self.path}: {failure.strerror or failure}") from failure
         finally:

@@ -62,7 +62,7 @@ class Setup:
     threads: int
     train_log: Path | None = None
     weights: AnyPath | None = None
-    resume: Path | None = None
+    resume: AnyPath | None = None
     rank: int = 0
     world_size: int = 1
 
@@ -179,7 +179,7 @@ class Rank:
         assert self.setup.optimizer is not None
         return self.setup.optimizer.learning_rate_of(number)
 
-    def evaluate(self, number: int, output: Path | None) -> Evaluated:
+    def evaluate(self, number: int, output: AnyPath | None) -> Evaluated:
         """One pass over the test samples; `output`: the HDF5 file for predictions."""
         setup = self.setup
         assert setup.test is not None
@@ -224,7 +224,7 @@ class Rank:
         """Write the statistics of every parameter and of its gradient in the last batch, as JSON."""
         debug.write(self.network, path)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write the whole state as a checkpoint; it appears under its name only when whole.
 
         Raises:
