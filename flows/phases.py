@@ -77,6 +77,9 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
         if position is not None and not planned.trains:
             say.info(f"nothing is left to train: num_epochs is {checked.run.file.num_epochs}")
+        if checked.run.file.data.validation_split is not None and checked.training is not None:
+            held = checked.test.count if checked.test is not None else 0
+            say.info(f"{held} of {held + checked.training.count} training samples are held out for evaluation")
         prepared = _prepare(checked, planned, do, scheduler)
         from tasks.build import build
 

@@ -190,3 +190,64 @@ def in_memory() -> Iterator[Any]:
     yield files
     files.store.clear()
     files.pseudo_dirs[:] = [""]
+
+
+def _save_npy(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(path / f"{name}.npy", array)
+
+
+def _save_images(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path / f"{name}.png"), array.transpose(1, 2, 0))
+
+
+def _save_hdf5(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+
+
+def _save_zarr(version: int) -> Callable[[Path, dict[str, np.ndarray]], None]:
+    def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+        import zarr
+
+        group = zarr.open_group(str(path), mode="w", zarr_format=version)  # type: ignore[arg-type]
+        for name, array in arrays.items():
+            chunks = (*array.shape[:-1], -(-array.shape[-1] // 2))
+            group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
+
+    return save
+
+
+def _save_idx(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A file with all of them, bytes of one shape: two zeros, 8, the number of axes, the sizes."""
+    whole = np.stack([array.squeeze() for array in arrays.values()]).astype(np.uint8)
+    path.write_bytes(bytes([0, 0, 8, whole.ndim]) + np.array(whole.shape, ">u4").tobytes() + whole.tobytes())
+
+
+SAVERS: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {
+    "images": _save_images,
+    "npy": _save_npy,
+    "npz": lambda path, arrays: np.savez(path, **arrays),  # type: ignore[arg-type]
+    "compressed": lambda path, arrays: np.savez_compressed(path, **arrays),  # type: ignore[arg-type]
+    "hdf5": _save_hdf5,
+    "zarr2": _save_zarr(2),
+    "zarr3": _save_zarr(3),
+    "idx": _save_idx,
+}
+
+
+@pytest.fixture(scope="session")
+def save_arrays() -> Callable[[str, Path, dict[str, Any]], None]:
+    """Writes arrays, channels first, by their names: a file each below the folder (images, npy), or one file."""
+
+    def save(kind: str, path: Path, arrays: dict[str, Any]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        SAVERS[kind](path, {name: np.asarray(array) for name, array in arrays.items()})
+
+    return save

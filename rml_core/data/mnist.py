@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 # Two zeros, the type (8: bytes), the number of axes.
 MAGIC = {b"\0\0\x08\x03": "images", b"\0\0\x08\x01": "labels"}
 GZIP = b"\x1f\x8b"
-DIGITS = tuple(str(digit) for digit in range(10))
 # Words by which a file's name tells its role.
 ROLES: dict[Role, tuple[str, ...]] = {"training": ("train",), "test": ("t10k", "test")}
 # Unpacked files that are kept.
@@ -175,7 +174,7 @@ def _samples(folder: AnyPath, idx: Idx, where: str, single: bool = False) -> Fou
         labels = _content(idx.file, 8)
     except RunFailed as failed:
         raise Refused([Problem(where, str(failed))]) from None
-    classes = DIGITS if labels.max() < len(DIGITS) else tuple(str(number) for number in range(int(labels.max()) + 1))
+    classes = tuple(str(number) for number in range(int(labels.max()) + 1))
     return Found(folder, files, items, True, labels=tuple(labels.tolist()), classes=classes)
 
 

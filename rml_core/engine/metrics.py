@@ -51,7 +51,8 @@ def metrics_for(
     if target.kind == "values":
         return Errors()
     threshold = {"logits": 0.0, "log_softmax": math.log(0.5)}.get(source, 0.5)
-    figures = Regions if target.kind == "mask" else Labels
+    # A mask of a single pixel, its channel apart, is the class of the sample.
+    figures = Regions if target.kind == "mask" and target.shape else Labels
     return figures(output_shape[0] or 1, threshold, IGNORED if target.kind == "mask" else ignored, names)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
-import h5py
 import numpy as np
 import pytest
-import zarr
 
 from rml_core.config.section import parse
 from rml_core.data import Data
@@ -26,6 +25,7 @@ class Workplace:
     """A folder with images, and run files' data sections against it."""
 
     folder: Path
+    saver: Callable[[str, Path, dict[str, Any]], None]
 
     def write(self, name: str, height: int = 6, width: int = 8, channels: int = 3, dtype: str = "uint8") -> np.ndarray:
         """An image of noise at `name`, and its pixels."""
@@ -71,49 +71,10 @@ class Workplace:
         """`arrays` by their names in a file of `kind` (of npy: a file each below the folder `name`); gives its path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        SAVERS[kind](path, {key: np.asarray(array) for key, array in arrays.items()})
+        self.saver(kind, path, arrays)
         return name
 
 
-def _save_npy(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        np.save(path / f"{name}.npy", array)
-
-
-def _save_images(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        assert cv2.imwrite(str(path / f"{name}.png"), array.transpose(1, 2, 0))
-
-
-def _save_hdf5(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with h5py.File(path, "w") as file:
-        for name, array in arrays.items():
-            file[name] = array
-
-
-def _save_zarr(version: Literal[2, 3]) -> Any:
-    def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-        group = zarr.open_group(str(path), mode="w", zarr_format=version)
-        for name, array in arrays.items():
-            chunks = tuple(-(-size // 2) for size in array.shape)
-            group.create_array(name, shape=array.shape, dtype=array.dtype, chunks=chunks)[...] = array
-
-    return save
-
-
-SAVERS: dict[str, Any] = {
-    "images": _save_images,
-    "npy": _save_npy,
-    "npz": lambda path, arrays: np.savez(path, **arrays),
-    "compressed": lambda path, arrays: np.savez_compressed(path, **arrays),
-    "hdf5": _save_hdf5,
-    "zarr2": _save_zarr(2),
-    "zarr3": _save_zarr(3),
-}
-
-
 @pytest.fixture
-def work(tmp_path: Path) -> Workplace:
-    return Workplace(tmp_path)
+def work(tmp_path: Path, save_arrays: Callable[[str, Path, dict[str, Any]], None]) -> Workplace:
+    return Workplace(tmp_path, save_arrays)
