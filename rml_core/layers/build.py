@@ -118,7 +118,7 @@ def _compiled(network: Network, runs: list[Run | None], penalty: Penalty | None)
 
 def _in_single(x: Tensor, run: Run) -> Tensor:
     """Probabilities near 0 and 1, and their logarithms, need more digits than half precision has."""
-    return run(x.to(torch.promote_types(x.dtype, torch.float32)))
+    return run(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
 
 
 def _users(calls: Iterable[Call], output: int) -> dict[int, int]:
