@@ -1,5 +1,6 @@
 """Every benchmark, one after another, and one table: `make bench`, or `python benchmarks`."""
 
+import augmentation
 import build_densenet
 import jpeg_folder
 import keras_fit
@@ -14,6 +15,7 @@ main(
     train_small_cnn.rows,
     train_unet.rows,
     jpeg_folder.rows,
+    augmentation.rows,
     keras_fit.rows,
     build_densenet.rows,
     phase_overhead.rows,

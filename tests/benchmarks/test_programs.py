@@ -14,7 +14,17 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "main(rows)" in path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["startup", "train_small_cnn", "train_unet", "jpeg_folder", "keras_fit", "build_densenet", "phase_overhead"]
+    "name",
+    [
+        "startup",
+        "train_small_cnn",
+        "train_unet",
+        "jpeg_folder",
+        "augmentation",
+        "keras_fit",
+        "build_densenet",
+        "phase_overhead",
+    ],
 )
 def test_it_prints_its_table(name: str) -> None:
     finished = subprocess.run(
