@@ -1,4 +1,8 @@
-"""One batch: forward, backward, gradient norm, update. Nothing here waits for the device."""
+"""One batch: forward, backward, gradient norm, update.
+
+Nothing here waits for the device, but for fp16 with an optimizer that has no fused kernel: whether gradients have
+overflowed decides on the host there.
+"""
 
 from __future__ import annotations
 
