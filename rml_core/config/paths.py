@@ -38,16 +38,17 @@ def problem_of(path: str, where: str = "") -> Problem | None:
         return None
     import fsspec
 
-    for part in path.split("::"):
-        protocol = part.partition("://")[0]
-        try:
-            fsspec.get_filesystem_class(protocol)
-        except ImportError as error:
-            text = " ".join(str(error).split())
-            what = f"{shown(path)}: the package that reads {protocol}:// is not installed"
-            return Problem(where, what, remedy=text)
-        except ValueError:
-            return Problem(where, f"{shown(path)}: {protocol}:// is not known", PATHS)
+    if "::" in path:
+        return Problem(where, f"{shown(path)}: what lies inside another file is not read", PATHS, "unpack it")
+    protocol = path.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        text = " ".join(str(error).split())
+        what = f"{shown(path)}: the package that reads {protocol}:// is not installed"
+        return Problem(where, what, remedy=text)
+    except ValueError:
+        return Problem(where, f"{shown(path)}: {protocol}:// is not known", PATHS)
     return None
 
 

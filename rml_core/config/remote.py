@@ -271,7 +271,7 @@ def _files_at(path: File) -> tuple[Any, str]:
     if isinstance(path, str):
         parts = urlsplit(path)
         key = f"{parts.scheme}://{parts.netloc}"
-        if key not in _shared and "::" not in path and place.fs.async_impl:
+        if key not in _shared and place.fs.async_impl:
             _shared[key] = place.fs
         if key in _shared:
             return _shared[key], place.path
