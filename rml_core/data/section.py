@@ -265,5 +265,5 @@ def _target_contradictions(given: Mapping[str, Any], any_type: bool, type_of: An
         name = given.get("input_type") or given.get("type")
         yield (
             "target_type",
-            wrong(f"the samples of {name} lie in no folders of classes", "", f'"target_type": "{name}"'),
+            wrong(f"the samples of {name} lie in no folders of classes", f'"target_type": "{name}"'),
         )

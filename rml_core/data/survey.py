@@ -144,6 +144,8 @@ def survey(
                 Problem(target_side.where, what, remedy=f"put them there, or name their file in {target_key}")
             )
         warnings.append(f"{what}: inference without labels")
+    if data.test_output_path is not None and (role == "test" or data.validation_split is not None):
+        add(_check_names, found, where)
     if problems:
         raise Refused(dict.fromkeys(problems))
     assert shape is not None
@@ -191,6 +193,18 @@ def _find(data: Data, role: Role, base: AnyPath | str, where: str) -> tuple[Foun
         raise Refused(problems)
     assert found is not None
     return found, target_found
+
+
+def _check_names(found: Found, where: str) -> None:
+    """Raises `Refused` where the prediction of one sample would lie in that of another, as `x/y` in `x`."""
+    names = set(found.names)
+    for name, item in zip(found.names, found.items, strict=True):
+        inside = name
+        while item.inside and "/" in inside:
+            inside = inside.rpartition("/")[0]
+            if inside in names:
+                what = f"{inside} and {name} cannot both be in an HDF5 file: a dataset is no group"
+                raise Refused([Problem(f"{where}.test_output_path", what, "", "rename one of the two")])
 
 
 def _paired_by_order(found: Found, targets: Found, order: Sequence[int]) -> list[str]:

@@ -54,15 +54,24 @@ class Predictions:
             except OSError as error:
                 raise RunFailed(f"{self.path}: {error.strerror or error}") from error
             self._file = h5py.File(self._disk, "w")
+            self._in_groups = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+            self._in_groups.set_create_intermediate_group(True)
+            self._in_groups.set_char_encoding(h5py.h5t.CSET_UTF8)
         return self
 
     def add(self, indices: Iterable[int], outputs: Tensor) -> None:
         """outputs: (N, C, ...), in the order of `indices`."""
         if self._file is None:
             return
+        from h5py import h5d, h5o, h5s, h5t
+
         arrays = outputs.float().cpu().contiguous().numpy()
+        # As h5py's create_dataset, in a third of its time.
+        space = h5s.create_simple(arrays.shape[1:])
         for index, array in zip(indices, arrays, strict=True):
-            self._file.create_dataset(self.names[index], data=array)
+            dataset = h5d.create(self._file.id, None, h5t.IEEE_F32LE, space)
+            dataset.write(h5s.ALL, h5s.ALL, array)
+            h5o.link(dataset, self._file.id, self.names[index].encode(), lcpl=self._in_groups)
         self._raise_failure()
 
     def discard(self) -> None:

@@ -244,3 +244,15 @@ def test_data_that_is_damaged_where_no_header_tells(work):
     (work.folder / "a.npz").write_bytes(bytes(content))
     text = refusal(work, input_type="numpy", input_path="a.npz")
     assert text.startswith(f"{WHERE}.input_path: {work.folder}/a.npz: cannot be read: ")
+
+
+def test_predictions_that_could_not_be_named(work):
+    work.save("npz", "a.npz", {"x": noise(3), "x/y": noise(3)})
+    keys = {"input_type": "numpy", "test_input_path": "a.npz"}
+    assert work.survey("test", **keys).count == 2
+    with pytest.raises(Refused) as refused:
+        work.survey("test", **keys, test_output_path="out")
+    assert str(refused.value) == (
+        f"{WHERE}.test_output_path: a.npz/x and a.npz/x/y cannot both be in an HDF5 file: a dataset is no group\n"
+        "    rename one of the two"
+    )

@@ -95,6 +95,28 @@ def test_a_section_travels_to_workers():
             f'{WHERE}.input_path: "nowhere://bucket/in": nowhere:// is not known\n'
             "    allowed: a path of this machine, or a URL, as s3://bucket/name or https://host/name",
         ),
+        (
+            {**GOOD, "test_input_path": "t", "validation_split": 0.2},
+            f"{WHERE}.validation_split: stands beside test_input_path: there are test samples already\n"
+            "    leave out validation_split, or test_input_path",
+        ),
+        (
+            {"input_type": "images", "test_input_path": "t", "target_type": "labels", "validation_split": 0.2},
+            f"{WHERE}.validation_split: stands beside test_input_path: there are test samples already\n"
+            "    leave out validation_split, or test_input_path",
+        ),
+        ({**GOOD, "validation_split": 1.0}, f"{WHERE}.validation_split: 1.0 does not fit\n    allowed: less than 1"),
+        ({**GOOD, "validation_split": 0.0}, f"{WHERE}.validation_split: 0.0 does not fit\n    allowed: greater than 0"),
+        (
+            {"input_type": "mnist", "target_type": "labels", "input_path": "in"},
+            f"{WHERE}.target_type: the samples of mnist lie in no folders of classes\n"
+            '    allowed: "target_type": "mnist"',
+        ),
+        (
+            {"type": "numpy", "input_path": "in", "target_path": "t", "grayscale": True, "target_grayscale": True},
+            f"{WHERE}.grayscale: is for images only\n    leave out grayscale\n"
+            f"{WHERE}.target_grayscale: is for images only\n    leave out target_grayscale",
+        ),
         ({**GOOD, "batch_size": 0}, f"{WHERE}.batch_size: 0 does not fit\n    allowed: greater than or equal to 1"),
         (3, f"{WHERE}: 3 does not fit\n    allowed: an object"),
     ],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,29 @@ def test_a_dataset_a_sample_by_its_path(tmp_path: Path):
                 file[name][()], outputs[index].to(torch.bfloat16 if index == 1 else torch.float32).float()
             )
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_very_many_samples_of_any_name(tmp_path: Path):
+    names = [f"c{i % 7}/ä{i:05d}.png" for i in range(10_000)]
+    outputs = torch.arange(20_000.0).reshape(10_000, 2)
+    with Predictions(tmp_path / "o.h5", names) as predictions:
+        for at in range(0, 10_000, 100):
+            predictions.add(range(at, at + 100), outputs[at : at + 100])
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert sum(len(file[group]) for group in file) == 10_000
+        for index in (0, 7, 9_999):
+            assert file[names[index]][()].tolist() == outputs[index].tolist()
+
+
+@pytest.mark.skipif(shutil.which("h5dump") is None, reason="hdf5-tools are not installed")
+def test_h5dump_reads_it(tmp_path: Path):
+    with Predictions(tmp_path / "o.h5", ["a.npz/x", "00001"]) as predictions:
+        predictions.add(range(2), torch.tensor([[0.5, 1.0], [2.0, 3.0]]))
+    command = ["h5dump", "-d", "/a.npz/x", str(tmp_path / "o.h5")]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "DATATYPE  H5T_IEEE_F32LE" in text
+    assert "SIMPLE { ( 2 ) / ( 2 ) }" in text
+    assert "(0): 0.5, 1" in text
 
 
 def test_vectors(tmp_path: Path):
