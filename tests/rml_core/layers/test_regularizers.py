@@ -275,3 +275,11 @@ def test_a_few_steps_of_keras_2():
     assert before == pytest.approx(ORACLE["evaluated"], rel=1e-5)
     assert trained == pytest.approx(ORACLE["trained"], rel=1e-4)
     assert after == pytest.approx(ORACLE["evaluated after"], rel=1e-4)
+
+
+def test_networks_that_differ_in_a_regulariser_differ():
+    """A run is not resumed with another one."""
+    layers = [[{"class_name": "Dense", "config": {"units": 3, "kernel_regularizer": given}}] for given in ("l1", "l2")]
+    one, other = (read(each, "layers", Path()) for each in layers)
+    assert one != other
+    assert one == read(layers[0], "layers", Path())
