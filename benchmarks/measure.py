@@ -13,15 +13,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: seconds of ours and of the baseline's best round.
+    """One line of the table: of ours and of the baseline's best round, in `unit`.
 
-    With a baseline, `bound` limits ours / baseline; without one it limits ours, in seconds.
+    With a baseline, `bound` limits ours / baseline; without one it limits ours.
     """
 
     name: str
     ours: float
     baseline: float | None
     bound: float
+    unit: str = "s"
 
     @property
     def ratio(self) -> float | None:
@@ -100,19 +101,21 @@ def table(rows: Sequence[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     verdict = "kept" if row.kept else "MISSED"
     if row.baseline is None or row.ratio is None:
-        return [row.name, _seconds(row.ours), "", "", _seconds(row.bound), verdict]
+        return [row.name, _text(row.ours, row.unit), "", "", _text(row.bound, row.unit), verdict]
     return [
         row.name,
-        _seconds(row.ours),
-        _seconds(row.baseline),
+        _text(row.ours, row.unit),
+        _text(row.baseline, row.unit),
         f"{row.ratio:.3f}",
         f"{row.bound:.2f}",
         verdict,
     ]
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds * 1e3:.1f} ms"
+def _text(measured: float, unit: str) -> str:
+    if unit == "s" and measured < 0.1:
+        return f"{measured * 1e3:.1f} ms"
+    return f"{measured:.2f} {unit}" if measured < 100 else f"{measured:.0f} {unit}"
 
 
 def main(*benchmarks: Callable[[int, bool], list[Row]]) -> None:

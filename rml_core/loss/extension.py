@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rml_core.loss.classes import share
-from rml_core.loss.sums import seen_all, seen_ignored
+from rml_core.loss.pieces import seen_all, seen_ignored
 
 # From so many numbers on torch sorts whole numbers of one row by radix: several times faster on a CPU.
 BY_RADIX = 32768
@@ -51,7 +51,7 @@ def softmax(p: Tensor, target: Tensor, weights: Tensor, ignored: int | None, per
                 continue
             off = p[:, channel] - mine.to(p.dtype)
             if ignored is not None:
-                off = torch.where(target == ignored, 0, off)
+                off *= target != ignored
             loss, growth = extension(off.abs().reshape(images, -1), mine.view(images, -1), part is not None)
             losses.append((loss * shares[:, channel]).sum())
             if part is not None and growth is not None:
@@ -73,7 +73,7 @@ def hinge(x: Tensor, target: Tensor, ignored: int | None, per_image: bool) -> Te
     shares = share(counted, counted.sum())
 
     def compute(x: Tensor, gradient: Tensor | None) -> Tensor:
-        towards = torch.where(mine, -1.0, 1.0).to(x.dtype)
+        towards = 1 - 2 * mine.to(x.dtype)
         if ignored is not None:
             towards *= kept
         errors = (x[:, 0] * towards).add_(1).clamp_(min=0)
@@ -96,11 +96,12 @@ def extension(errors: Tensor, of_class: Tensor, wanted: bool) -> tuple[Tensor, T
     # Bits of floats that are not negative are in the order of the numbers.
     ordered, order = _sorted(errors.view(torch.int64 if errors.dtype == torch.float64 else torch.int32))
     ordered = ordered.view(errors.dtype)
-    mine = of_class.gather(1, order)
-    behind = mine.cumsum(1, dtype=torch.int32) - mine.to(torch.int32)
+    mine = of_class.gather(1, order).to(torch.int32)
+    behind = mine.cumsum(1, dtype=torch.int32) - mine
     places = torch.arange(errors.shape[1], 0, -1, device=errors.device, dtype=torch.int32)
     union = (behind + places).to(errors.dtype)
-    grown = torch.where(mine, union - 1, behind.to(errors.dtype)).div_(union - 1).div_(union)
+    # f of pixels that are not of the class, u - 1 of those that are: over u (u - 1).
+    grown = torch.addcmul(behind, mine, places - 1).to(errors.dtype).div_(union - 1).div_(union)
     # The worst pixel's, where the formulas of both kinds agree, but for 0 / 0.
     grown[:, -1] = 1 / union[:, -1]
     loss = (ordered * grown).sum(1)

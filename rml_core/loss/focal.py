@@ -63,8 +63,10 @@ class Focal(Elementwise):
         import torch.nn.functional as F
 
         from rml_core.loss.classes import ClassTable, Constant, log_of, share, widened
+        from rml_core.loss.likelihood import log_likelihood
 
         gamma, ignored = self.gamma, self.ignored(target)
+        skip = -100 if ignored is None else ignored
         weight = self.weight or (1.0,) * channels
         alpha = self.alpha
         if alpha is None:
@@ -76,6 +78,12 @@ class Focal(Elementwise):
             if source == "logits":
                 return widened(output).log_softmax(1)
             return widened(output) if source == "log_softmax" else log_of(output)
+
+        def of_target(output: Tensor, target: Tensor) -> Tensor:
+            """- log p of the target's class (N, *spatial); 0 where it is ignored."""
+            if source == "logits":
+                return -log_likelihood(output, target, ignored)
+            return F.nll_loss(log_probabilities(output), target, ignore_index=skip, reduction="none")
 
         def focused(entropy: Tensor) -> Tensor:
             # Where p is 1 the power's gradient is not finite for gamma < 1: below the floor there is none.
@@ -95,14 +103,12 @@ class Focal(Elementwise):
 
             return of_values
 
-        skip = -100 if ignored is None else ignored
         factor = ClassTable([a * w for a, w in zip(alpha, weight, strict=True)], ignored)
         weigh = ClassTable(weight, ignored)
         even = self.weight is None and self.alpha is None
 
         def of_classes(output: Tensor, target: Tensor) -> Tensor:
-            # The one of the target's class; 0 where it is ignored.
-            each = focused(F.nll_loss(log_probabilities(output), target, ignore_index=skip, reduction="none"))
+            each = focused(of_target(output, target))
             if even:
                 return share(each.sum(), (target != skip).sum().to(each.dtype))
             return share((each * factor.of(target, each)).sum(), weigh.of(target, each).sum())

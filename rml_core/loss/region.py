@@ -37,22 +37,27 @@ class Region(Weighted):
 
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
         from rml_core.loss.classes import Constant, probabilities, share
-        from rml_core.loss.sums import chosen, seen_all, sums_of_classes, sums_of_values
+        from rml_core.loss.pieces import seen_all
+        from rml_core.loss.sums import chosen, sums_of_classes, sums_of_values
 
         channels = output_shape[0] or 1
         source, values = fitted.source, target.kind == "values"
-        ignored = self.ignored(target)
+        ignored, softmax = self.ignored(target), source == "logits" and channels > 1
         weights = Constant(self.weight or [1.0] * channels)
 
         def objective(output: Tensor, target: Tensor) -> Tensor:
-            p = probabilities(output, source)
-            sums = sums_of_values(p, target) if values else sums_of_classes(p, target, ignored)
+            if values:
+                sums = sums_of_values(probabilities(output, source), target)
+            elif softmax:
+                sums = sums_of_classes(output, target, ignored, softmax=True)
+            else:
+                sums = sums_of_classes(probabilities(output, source), target, ignored)
             losses = self.of_sums(sums.overlap, sums.p + sums.t)
             if channels == 1:
                 return losses[0]
             present = sums.t > 0
             if not seen_all(present):
-                present = present | chosen(p.detach(), None if values else target, ignored)
+                present = present | chosen(output.detach(), None if values else target, ignored)
             weight = weights.like(losses) * present
             return share((weight * losses).sum(), weight.sum())
 

@@ -1,4 +1,4 @@
-"""Sums over batch and space, one a class, of probabilities and class-index targets, without one-hot targets."""
+"""Sums over batch and space, one a class: of probabilities, of targets, of their products."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from rml_core.loss.pieces import flat, in_pieces, indices, one_or_zero, pieces, seen_ignored, taken
 
 
 class Sums(NamedTuple):
@@ -23,84 +25,63 @@ def sums_of_values(p: Tensor, t: Tensor) -> Sums:
     return Sums((p * t).sum(over), p.sum(over), t.sum(over))
 
 
-def sums_of_classes(p: Tensor, target: Tensor, ignored: int | None) -> Sums:
-    """p (N, C, *spatial), target (N, *spatial) class indices; one channel is the second of two classes.
+def sums_of_classes(x: Tensor, target: Tensor, ignored: int | None, softmax: bool = False) -> Sums:
+    """x (N, C, *spatial): p, or with `softmax` its logits; target (N, *spatial): class indices.
 
-    What is `ignored` is in none of the sums.
+    One channel is the second of two classes. What is `ignored` is in none of the sums.
     """
-    ignored = seen_ignored(target, ignored)
-    return Sums(*_SumsOfClasses.apply(p, target, ignored))  # type: ignore[no-untyped-call]
+    of = _SumsOfClasses.apply(*flat(x, target), seen_ignored(target, ignored), softmax)  # type: ignore[no-untyped-call]
+    return Sums(*of)
 
 
 class _SumsOfClasses(torch.autograd.Function):
-    """A class at a time: what is made on the way has the size of one channel.
-
-    The sums are linear in p, so the gradient is a constant a class, chosen by the target.
-    """
+    """The sums are linear in p, so p's gradient is a constant a class, chosen by the target."""
 
     @staticmethod
-    def forward(ctx: Any, p: Tensor, target: Tensor, ignored: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(target)
-        ctx.ignored = ignored
-        kept = None if ignored is None else target != ignored
-        overlap, total, counts = [], [], []
-        for channel in range(p.shape[1]):
-            mine, of_class = _is_of(channel, target, p.shape[1], ignored), p[:, channel]
-            overlap.append(torch.where(mine, of_class, 0).sum())
-            total.append((of_class if kept is None else torch.where(kept, of_class, 0)).sum())
-            counts.append(mine.sum())
-        t = torch.stack(counts).to(p.dtype)
-        ctx.mark_non_differentiable(t)
-        return torch.stack(overlap), torch.stack(total), t
+    def forward(ctx: Any, x: Tensor, target: Tensor, ignored: int | None, softmax: bool) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x, target)
+        ctx.ignored, ctx.softmax = ignored, softmax
+        classes = indices(x, x.shape[1], ignored)
+        parts = []
+        for place in pieces(target):
+            p, of = taken(x, place), target[place]
+            p = p.softmax(1) if softmax else p
+            mine = one_or_zero(of, classes)
+            counted = p if ignored is None else p * (of != ignored).unsqueeze(1)
+            parts.append(torch.stack([(p * mine).sum((0, 2)), counted.sum((0, 2)), mine.sum((0, 2))]))
+        overlap, total, count = torch.stack(parts).sum(0).unbind()
+        ctx.mark_non_differentiable(count)
+        return overlap, total, count
 
     @staticmethod
-    def backward(ctx: Any, of_overlap: Tensor, of_p: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        (target,) = ctx.saved_tensors
-        channels = len(of_p)
-        parts = (
-            (_is_of(channel, target, channels, ctx.ignored), of_p[channel] + of_overlap[channel], of_p[channel])
-            for channel in range(channels)
-        )
-        if torch.is_grad_enabled():
-            gradient = torch.stack([torch.where(*part) for part in parts], 1)
-        else:
-            # No second derivative is asked for: each part is written where it belongs.
-            gradient = of_p.new_empty((len(target), channels, *target.shape[1:]))
-            for channel, part in enumerate(parts):
-                torch.where(*part, out=gradient[:, channel])
-        if ctx.ignored is not None:
-            gradient = gradient * (target != ctx.ignored).unsqueeze(1)
-        return gradient, None, None
+    def backward(ctx: Any, of_overlap: Tensor, of_p: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, target = ctx.saved_tensors
+        classes = indices(x, x.shape[1], ctx.ignored)
+        of_mine, of_each = of_overlap.view(1, -1, 1), of_p.view(1, -1, 1)
+
+        def gradient(x: Tensor, target: Tensor) -> Tensor:
+            result = one_or_zero(target, classes) * of_mine + of_each
+            if ctx.ignored is not None:
+                result = result * (target != ctx.ignored).unsqueeze(1)
+            if ctx.softmax:
+                p = x.softmax(1)
+                result = p * result
+                result = torch.addcmul(result, p, result.sum(1, keepdim=True), value=-1)
+            return result
+
+        return in_pieces(gradient, x, target), None, None, None
 
 
-def _is_of(channel: int, target: Tensor, channels: int, ignored: int | None) -> Tensor:
-    index = channel + 1 if channels == 1 else channel
-    return torch.zeros_like(target, dtype=torch.bool) if index == ignored else target == index
-
-
-def chosen(p: Tensor, target: Tensor | None, ignored: int | None) -> Tensor:
-    """Which channels (C,) of p (N, C, *spatial) are the most probable one anywhere but where `target` is `ignored`.
+def chosen(x: Tensor, target: Tensor | None, ignored: int | None) -> Tensor:
+    """Which channels (C,) of x (N, C, *spatial) are the largest one anywhere but where `target` is `ignored`.
 
     Of equal ones the first counts, as in argmax, which is many times slower over an inner axis.
     """
-    most = p.amax(1)
+    most = x.amax(1)
     left = torch.ones_like(most, dtype=torch.bool) if target is None or ignored is None else target != ignored
     found = []
-    for channel in range(p.shape[1]):
-        mine = (p[:, channel] == most) & left
+    for channel in range(x.shape[1]):
+        mine = (x[:, channel] == most) & left
         found.append(mine.any())
         left = left & ~mine
     return torch.stack(found)
-
-
-# Looking at a number costs nothing on a CPU; on a GPU it would make the host wait for everything that is under way.
-
-
-def seen_all(flags: Tensor) -> bool:
-    """Whether all are true, where the host can see that; else False."""
-    return flags.device.type == "cpu" and bool(flags.all())
-
-
-def seen_ignored(target: Tensor, ignored: int | None) -> int | None:
-    """`ignored`; None where the host can see that it does not occur."""
-    return None if ignored is None or seen_all(target != ignored) else ignored
