@@ -260,13 +260,15 @@ def test_what_does_not_go_with_patches(work, keys, text):
     assert str(refused.value) == text
 
 
-@pytest.mark.parametrize("kind", ["npy", "h5"])
+@pytest.mark.parametrize(
+    ("kind", "file", "type_"), [("npy", "arrays", "numpy"), ("hdf5", "a.h5", "hdf5"), ("zarr3", "a.zarr", "zarr")]
+)
 @pytest.mark.parametrize("dtype", ["float64", "uint16", "int32", "uint8"])
-def test_arrays_of_many_channels_go_through_the_same_transforms(work, kind, dtype):
+def test_arrays_of_many_channels_go_through_the_same_transforms(work, kind, file, type_, dtype):
     rng = np.random.default_rng(0)
     arrays = {str(i): rng.integers(0, 200, (6, 14, 15)).astype(dtype) for i in range(3)}
-    path = work.save(kind, "arrays" if kind == "npy" else "arrays.h5", arrays)
-    keys = {"type": {"npy": "numpy", "h5": "hdf5"}[kind], "input_path": path, "target_path": path, "batch_size": 3}
+    path = work.save(kind, file, arrays)
+    keys = {"type": type_, "input_path": path, "target_path": path, "batch_size": 3}
     reference = work.batches(**keys, transforms=RANDOM, threads=0)
     same(reference, work.batches(**keys, transforms=RANDOM, preload=True))
     inputs, targets = by_sample(reference)
