@@ -240,10 +240,15 @@ def remove(path: AnyPath) -> None:
     if isinstance(path, Path):
         path.unlink(missing_ok=True)
         return
-    with suppress(FileNotFoundError), _as_os_error():
-        files, inside = _files_at(path)
-        files.rm_file(inside)
-        files.invalidate_cache(files._parent(inside))
+    try:
+        with _as_os_error():
+            files, inside = _files_at(path)
+            files.rm_file(inside)
+            files.invalidate_cache(files._parent(inside))
+    except OSError:
+        # Of a file that is not there, each of them says something else.
+        if kind(path) is not None:
+            raise
 
 
 def changed(path: AnyPath) -> float:
@@ -287,7 +292,8 @@ def _as_os_error() -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
         if isinstance(cause, Exception) and not isinstance(cause, KeyError):
             error = error if getattr(cause, "status", None) in NOT_THERE else cause
-        if isinstance(error, FileNotFoundError):
+        # And of its FTP a search comes to its end.
+        if isinstance(error, FileNotFoundError | StopIteration):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
         # Whoever gives an exception words of its own means them to be read.
         said = error.strerror if isinstance(error, OSError) and type(error).__str__ is OSError.__str__ else ""
