@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rml_core.config import remote
-from rml_core.config.paths import resolve
-from rml_core.config.problem import Problem, Refused, listed, nearest
+from rml_core.config.paths import problem_of_writing, resolve
+from rml_core.config.problem import Problem, Refused, RunFailed, listed, nearest
 from rml_core.run import ROOT
 
 if TYPE_CHECKING:
+    from upath import UPath
+
     from rml_core.config.paths import AnyPath
     from rml_core.layers.export import Exported
 
@@ -60,8 +62,7 @@ def export(checkpoint: str, format_name: str, out: str | None) -> str:
         RunFailed: the network has no counterpart there, or the disk is full.
     """
     chosen = _format(format_name)
-    where = Path(out if out is not None else Path(checkpoint).with_suffix(chosen.suffix).name)
-    _check_place(where)
+    where = _place(out if out is not None else Path(checkpoint).with_suffix(chosen.suffix).name)
     saved = _checkpoint(resolve(checkpoint, ""))
     from rml_core.engine import log
     from rml_core.layers import keras_json
@@ -73,7 +74,10 @@ def export(checkpoint: str, format_name: str, out: str | None) -> str:
     made = exported(graph, saved["network"], tuple(shape) if shape is not None else None)
     about = _about(saved, section, made)
     content, kind = chosen.write(made, about)
-    log.put(where, content)
+    if isinstance(where, Path):
+        log.put(where, content)
+    else:
+        _put(where, content)
     rows = [("file", f"{where}: {kind}, float32, in evaluation mode"), *_lines(about)]
     return "\n".join(f"{name:8}{text}" for name, text in rows)
 
@@ -90,11 +94,24 @@ def _format(name: str) -> Format:
     return chosen
 
 
-def _check_place(path: Path) -> None:
-    if path.is_dir():
+def _place(given: str) -> AnyPath:
+    problem = problem_of_writing(given, "--out")
+    if problem is not None:
+        raise Refused([problem])
+    path = resolve(given, "")
+    if isinstance(path, Path) and path.is_dir():
         raise Refused([Problem("--out", f"{path} is a folder", "the name of a file")])
-    if not path.absolute().parent.is_dir():
+    if isinstance(path, Path) and not path.absolute().parent.is_dir():
         raise Refused([Problem("--out", f"{path} cannot be written: {path.absolute().parent} is no folder")])
+    return path
+
+
+def _put(path: UPath, content: bytes) -> None:
+    try:
+        with remote.written(path) as local:
+            local.write_bytes(content)
+    except OSError as error:
+        raise RunFailed(f"{path}: {error.strerror or error}") from error
 
 
 def _checkpoint(path: AnyPath) -> Mapping[str, Any]:

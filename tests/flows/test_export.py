@@ -186,6 +186,25 @@ def test_any_checkpoint_goes(trained: Path, rml: Rml, tmp_path: Path, in_memory:
     assert torch.export.load(tmp_path / "a.pt2").module()(torch.zeros(3, 1, 12, 12)).shape == (3, 2)
 
 
+def test_it_goes_behind_a_url(trained: Path, rml: Rml, in_memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("export", trained / "checkpoints" / "model_checkpoint_2.pt", "--format", "torch", "--out")
+    status, output, errors = rml(*command, "memory://store/a.pt2")
+    assert (status, errors) == (0, "")
+    assert output.startswith("file    memory://store/a.pt2: ")
+    assert torch.export.load(in_memory.open("/store/a.pt2")).module()(torch.zeros(1, 1, 12, 12)).shape == (1, 2)
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(13, "Access Denied")
+
+    monkeypatch.setattr(type(in_memory), "put_file", refuse)
+    assert rml(*command, "memory://store/b.pt2") == (1, "", "memory://store/b.pt2: Access Denied\n")
+    assert rml(*command, "https://host/b.pt2") == (
+        *(2, ""),
+        f'{command[1]}: 1 problem\n\n--out: "https://host/b.pt2": nothing can be written to a web server\n'
+        "    allowed: a path of this machine, or a URL that takes files, as s3://bucket/name\n",
+    )
+
+
 def test_what_the_data_was_is_told(trained: Path, rml: Rml, tmp_path: Path) -> None:
     saved = torch.load(trained / "checkpoints" / "model_checkpoint_2.pt", weights_only=True)
     run = json.loads(saved["run"])
