@@ -12,18 +12,18 @@ def by_channel(numbers: Tensor, x: Tensor) -> Tensor:
 
 
 class Affine(nn.Module):
-    """x * scale + offset, which are no weights."""
+    """x * scale + offset, which are no weights and keep all their digits."""
 
     scale: Tensor
     offset: Tensor
 
     def __init__(self, scale: tuple[float, ...], offset: tuple[float, ...]):
         super().__init__()
-        self.register_buffer("scale", torch.tensor(scale), persistent=False)
-        self.register_buffer("offset", torch.tensor(offset), persistent=False)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float64), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * by_channel(self.scale, x) + by_channel(self.offset, x)
+        return x * by_channel(self.scale.to(x.dtype), x) + by_channel(self.offset.to(x.dtype), x)
 
 
 class Standardised(nn.Module):
