@@ -4,6 +4,7 @@ import augmentation
 import build_densenet
 import jpeg_folder
 import keras_fit
+import losses
 import phase_overhead
 import startup
 import train_small_cnn
@@ -18,5 +19,6 @@ main(
     augmentation.rows,
     keras_fit.rows,
     build_densenet.rows,
+    losses.rows,
     phase_overhead.rows,
 )

@@ -23,6 +23,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "main(rows)" in path
         "augmentation",
         "keras_fit",
         "build_densenet",
+        "losses",
         "phase_overhead",
     ],
 )
