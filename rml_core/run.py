@@ -129,7 +129,7 @@ def read(source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None =
 
 
 def _folder(base: AnyPath | str) -> AnyPath:
-    return (resolve(base, "") if is_url(base) else Path(base)) if isinstance(base, str) else base
+    return resolve(base, "") if isinstance(base, str) else base
 
 
 def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -181,10 +181,11 @@ def read_json(path: AnyPath | str) -> Any:
     Raises:
         Refused: the file cannot be read, or is not JSON: where it stops being so, and what usually helps.
     """
-    if is_url(path):
-        problem = problem_of(str(path), str(path))
+    if isinstance(path, str):
+        problem = problem_of(path, path)
         if problem is not None:
             raise Refused([problem])
+        path = resolve(path, "")
     try:
         text = remote.read_bytes(path).decode("utf-8-sig")
     except OSError as error:

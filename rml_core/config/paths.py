@@ -126,7 +126,5 @@ def _behind(url: str) -> UPath:
 
 def folder_of(file: AnyPath | str) -> AnyPath:
     """The folder that relative paths in `file` are against, without `..` and links. Raises `Refused` as `resolve`."""
-    if not is_url(file):
-        return Path(str(file)).absolute().parent.resolve()
     place = resolve(file, "") if isinstance(file, str) else file
-    return place.parent
+    return place.absolute().parent.resolve() if isinstance(place, Path) else place.parent

@@ -46,6 +46,7 @@ def test_the_folder_of_a_run_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert folder_of(tmp_path / "link" / "run.json") == tmp_path / "real"
     assert folder_of(str(tmp_path / "real" / ".." / "run.json")) == tmp_path
+    assert folder_of(f"file://{tmp_path}/run.json") == tmp_path
     assert str(folder_of("memory://a/b/run.json")) == "memory://a/b"
     assert str(folder_of(resolve("https://host/a/run.json?token=1", "/"))) == "https://host/a"
 
