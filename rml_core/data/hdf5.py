@@ -34,41 +34,62 @@ class Hdf5(Reader):
             h5 = opened_file.h5
             top = h5.get(inside) if inside else h5
             if isinstance(top, h5py.Dataset):
-                return [(inside, header_of(Item(file, inside), top.shape, top.dtype))]
-            found: dict[str, Header | RunFailed] = {}
-
-            def visit(name: str, node: Any) -> None:
-                if isinstance(node, h5py.Dataset):
-                    try:
-                        found[name] = header_of(Item(file, name), node.shape, node.dtype)
-                    except RunFailed as error:
-                        found[name] = error
-
+                return [(inside, _header(top.id, Item(file, inside)))]
             if top is None:
-                h5.visititems(visit)
-                raise not_inside(file, inside, list(found))
-            top.visititems(visit)
+                raise not_inside(file, inside, [name for name, _ in _datasets(h5)])
+            found: list[tuple[str, Header]] = []
+            failures: list[str] = []
+            for name, dataset in _datasets(top):
+                whole = f"{inside}/{name}".lstrip("/")
+                try:
+                    found.append((whole, _header(dataset, Item(file, whole))))
+                except RunFailed as error:
+                    failures.append(str(error))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise RunFailed(f"{file}: cannot be read: {_said(error)}") from None
         finally:
             opened_file.close()
-        if not found:
-            raise RunFailed(f"{Item(file, inside)}: has no datasets")
-        failures = [str(found[name]) for name in natural_order(found) if isinstance(found[name], RunFailed)]
         if failures:
             more = f"; nor do {len(failures) - 1} more datasets fit" if len(failures) > 1 else ""
             raise RunFailed(failures[0] + more)
-        return [(f"{inside}/{name}".lstrip("/"), found[name]) for name in natural_order(found)]  # type: ignore[misc]
+        if not found:
+            raise RunFailed(f"{Item(file, inside)}: has no datasets")
+        headers = dict(found)
+        return [(name, headers[name]) for name in natural_order(headers)]
 
     def read(self, item: Item, form: Form) -> np.ndarray:
         import numpy as np
+        from h5py import h5d, h5s
 
         try:
             file = opened(("hdf5", item.file), lambda: _File(item.file))
-            array = np.asarray(file.h5[item.inside][()])
+            dataset = h5d.open(file.h5.id, item.inside.encode())
+            array = np.empty(dataset.shape, dataset.dtype)
+            dataset.read(h5s.ALL, h5s.ALL, array)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
             raise RunFailed(f"{item}: cannot be read: {_said(error)}") from None
         return as_sample(array, item, form)
+
+
+def _datasets(top: Any) -> list[tuple[str, Any]]:
+    """(path below the group `top`, dataset), by h5py's lower half: the upper one takes twice the time."""
+    from h5py import h5d, h5o
+
+    found: list[tuple[str, Any]] = []
+
+    def visit(name: bytes, about: Any) -> None:
+        if about.type == h5o.TYPE_DATASET:
+            found.append((name.decode(), h5d.open(top.id, name)))
+
+    h5o.visit(top.id, visit, info=True)
+    return found
+
+
+def _header(dataset: Any, item: Item) -> Header:
+    from h5py import h5s
+
+    empty = dataset.get_space().get_simple_extent_type() == h5s.NULL
+    return header_of(item, None if empty else dataset.shape, dataset.dtype)
 
 
 class _File:
