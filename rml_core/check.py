@@ -194,7 +194,8 @@ def _targets(found: Survey, file: RunFile) -> list[Problem]:
         return [Problem(f"{ROOT}.data.target_path", what, remedy="name the folder that has them")]
     if found.role == "test" and found.target is not None and file.loss is None and file.data.input_path is None:
         key = "target_type" if found.target.kind == "labels" else "test_target_path"
-        remedy = f"add a loss, or leave {ROOT}.data.{key} out"
+        named = "random_patches" if file.data.makes_targets else f"{ROOT}.data.{key}"
+        remedy = f"add a loss, or leave {named} out"
         return [Problem(f"{ROOT}.loss", "is missing: test targets need one", remedy=remedy)]
     return []
 

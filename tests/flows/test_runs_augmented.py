@@ -128,6 +128,15 @@ def test_inpainting_is_resumed_with_the_same_patches(run: Run, inpainting: Secti
         np.testing.assert_array_equal(whole, parts)
 
 
+def test_patches_without_a_loss_have_targets_that_nothing_is_held_against(inpainting: Section, tmp_path: Path) -> None:
+    del inpainting["data"]["input_path"], inpainting["loss"], inpainting["checkpoints"]["save"]
+    with pytest.raises(Refused) as refused:
+        check(read({"neural_network": inpainting}, tmp_path))
+    assert str(refused.value) == (
+        "neural_network.loss: is missing: test targets need one\n    add a loss, or leave random_patches out"
+    )
+
+
 @pytest.fixture
 def segmentation(tmp_path: Path) -> Section:
     write(tmp_path / "train", 8, 1)
