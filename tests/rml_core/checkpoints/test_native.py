@@ -196,8 +196,8 @@ def test_not_a_checkpoint(tmp_path, content):
     path.write_bytes(content)
     assert refusal(path) == (
         f"{WHERE}: {path} is not a file with weights\n"
-        "    allowed: a checkpoint of a run, a state_dict that torch.save wrote, a libtorch archive, or Keras's weights "
-        "(.h5, .weights.h5, .keras)"
+        "    allowed: a checkpoint of a run, a state_dict that torch.save wrote, a libtorch archive, or Keras's "
+        "weights (.h5, .weights.h5, .keras)"
     )
 
 
