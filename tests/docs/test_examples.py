@@ -85,6 +85,12 @@ QUOTED = {
         "Skipping layer class: not found in model\n",
         "Loaded 3 of the network's 4 layers with weights, skipped 1; as they began: bird\n",
     ),
+    "export.md": (
+        "input   (batch, 3, height, width), channels first\noutput  (batch, 2), log_softmax\n",
+        'classes ["cats", "dogs"], of the channels\n'
+        "samples images, BGR as OpenCV reads them; 8 and 16 bit as numbers from 0 to 1\n",
+        "        samples and what is done to them before are not in the file\n",
+    ),
     "segment.md": ("mask values 0 -> 0, 255 -> 1\n",),
 }
 
