@@ -65,7 +65,7 @@ def problem_of_log(path: str, where: str = "") -> Problem | None:
     if not is_url(os.path.expandvars(path)):
         return None
     what = f"{shown(path)} is behind a URL, which takes no lines one after the other"
-    return Problem(where, what, "a path of this machine, as /home/me/out.txt")
+    return Problem(where, what, "a path of this machine, as logs/out.txt")
 
 
 def _usable(path: str) -> str:

@@ -70,7 +70,7 @@ def test_a_run_file_behind_a_url_writes_beside_itself(
         *(2, ""),
         "memory://store/run.json: 1 problem\n\n"
         'neural_network.outfile: "memory://store/out.txt" is behind a URL, which takes no lines one after the other\n'
-        "    allowed: a path of this machine, as /home/me/out.txt\n",
+        "    allowed: a path of this machine, as logs/out.txt\n",
     )
     out = ("--set", f"outfile={tmp_path}/out.txt")
     assert rml("run", "memory://store/run.json", "--untracked", *out)[0] == 0
@@ -200,7 +200,7 @@ def test_a_web_server_takes_nothing(
         *(2, ""),
         f"{url}/run.json: 2 problems\n\n"
         f'neural_network.outfile: "{url}/out.txt" is behind a URL, which takes no lines one after the other\n'
-        "    allowed: a path of this machine, as /home/me/out.txt\n"
+        "    allowed: a path of this machine, as logs/out.txt\n"
         f'neural_network.checkpoints.save: "{url}/saved": nothing can be written to a web server\n{allowed}',
     )
 

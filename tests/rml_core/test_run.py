@@ -113,7 +113,7 @@ def test_a_path_is_one_that_can_be_used():
     section[ROOT]["checkpoints"] |= {"save": "", "load": "nowhere://a.pt"}
     assert refused(lambda: read(section)) == (
         'neural_network.outfile: "s3://bucket/out.txt" is behind a URL, which takes no lines one after the other\n'
-        "    allowed: a path of this machine, as /home/me/out.txt\n"
+        "    allowed: a path of this machine, as logs/out.txt\n"
         'neural_network.checkpoints.save: "" does not fit\n    allowed: at least 1 character\n'
         'neural_network.checkpoints.load: "nowhere://a.pt": nowhere:// is not known\n'
         "    allowed: a path of this machine, or a URL, as s3://bucket/name or https://host/name"
