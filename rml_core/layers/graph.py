@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from rml_core.config.problem import Problem, Refused
-from rml_core.layers.dropout import Dropout
+from rml_core.layers.dropout import Dropout, StochasticDepth
 from rml_core.layers.inputs import InputLayer
-from rml_core.layers.reshaping import Flatten, Reshape
+from rml_core.layers.reshaping import Cropping, Flatten, Permute, Reshape
 from rml_core.layers.section import LayerSection, Misfit, Shape, Weight, say
 
 # The output of no node: what the graph itself is given.
@@ -199,7 +199,9 @@ def _passes(layer: Layer) -> bool:
     """Whether the layer leaves each place's channels as they are."""
     if isinstance(layer.section, Reshape | Flatten):
         return layer.shapes[0][-1] == layer.output_shape[-1]
-    return isinstance(layer.section, Dropout) or (
+    if isinstance(layer.section, Permute):
+        return layer.section.dims[-1] == len(layer.section.dims)
+    return isinstance(layer.section, Dropout | StochasticDepth | Cropping) or (
         not layer.weights and type(layer.section).module is LayerSection.module
     )
 
@@ -271,21 +273,30 @@ class _Flattening:
             name, learns = prefix + entry.name, trainable and graph.trainable
             mode = training if node.training is None else node.training
             if isinstance(entry.content, Graph):
-                self._expect(entry, entry.content, inputs)
-                values.append(self._run(entry.content, inputs[0], name + "/", learns, mode))
+                fits = self._expect(entry, entry.content, node, inputs)
+                values.append(self._run(entry.content, inputs[0], name + "/", learns, mode) if fits else self._lost())
             elif prefix and isinstance(entry.content, InputLayer):
                 values.append(inputs[0])
             else:
                 values.append(self._call(entry, node, inputs, name, learns, mode))
         return values[graph.output]
 
-    def _expect(self, entry: Entry, graph: Graph, inputs: tuple[int, ...]) -> None:
+    def _expect(self, entry: Entry, graph: Graph, node: Node, inputs: tuple[int, ...]) -> bool:
+        """Whether a nested model can be called with what it is given."""
+        if len(inputs) != 1 or node.numbers:
+            self._problem(entry, f"takes the output of one layer, and is given {len(inputs) + len(node.numbers)}")
+            return False
         shape = self.shapes[inputs[0]]
-        if len(inputs) != 1:
-            self._problem(entry, f"takes one input, and is given {len(inputs)}")
-        elif graph.input_shape and shape and not _compatible(graph.input_shape, shape):
+        if graph.input_shape and shape and not _compatible(graph.input_shape, shape):
             self._problem(entry, f"its input is {say(graph.input_shape)}, but it is given {say(shape)}")
-            self.shapes[inputs[0]] = None
+            return False
+        return True
+
+    def _lost(self) -> int:
+        """A value that cannot be had; what is fed by it is passed over."""
+        self.calls.append(Call(-1, ()))
+        self.shapes.append(None)
+        return len(self.calls)
 
     def _call(
         self, entry: Entry, node: Node, inputs: tuple[int, ...], name: str, learns: bool, training: bool | None

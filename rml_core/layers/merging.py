@@ -30,6 +30,8 @@ class _Merge(LayerSection):
         if not shapes or given < self.least or (self.most and given > self.most):
             wants = f"exactly {self.most} inputs" if self.most else f"at least {self.least} inputs"
             raise Misfit(f"merges {wants}, and is given {given}", 'name them in "inbound_nodes"')
+        if self._numbers and given != 2:
+            raise Misfit(f"takes one input beside a number, and is given {given - len(self._numbers)}")
 
     def output_shape(self, *shapes: Shape) -> Shape:
         merged = shapes[0]

@@ -182,7 +182,7 @@ class ZeroPadding3D(_ZeroPadding):
     rank = 3
 
 
-class _Cropping(LayerSection):
+class Cropping(LayerSection):
     """Without its borders."""
 
     cropping: tuple[Pair, ...] = Field(default=1, validate_default=True, examples=[1])
@@ -210,13 +210,13 @@ class _Cropping(LayerSection):
         return reshaping.cropping(self.cropping)
 
 
-class Cropping1D(_Cropping):
+class Cropping1D(Cropping):
     rank = 1
 
 
-class Cropping2D(_Cropping):
+class Cropping2D(Cropping):
     rank = 2
 
 
-class Cropping3D(_Cropping):
+class Cropping3D(Cropping):
     rank = 3

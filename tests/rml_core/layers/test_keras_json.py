@@ -340,6 +340,20 @@ IN = layer("InputLayer", "in", [], batch_input_shape=[None, 4])
             'config.layers[1]: layer "a" (ReLU): takes the outputs of layers, and is given 3.0',
         ),
         (
+            [IN, layer("Add", "a", [[["in", 0, 0, {"y": 1}], ["in", 0, 0]]])],
+            {},
+            'config.layers[1]: layer "a" (Add): takes one input beside a number, and is given 2',
+        ),
+        (
+            [
+                IN,
+                {**functional(IN, layer("ReLU", "b", [[["in", 0, 0]]]), name="inner"), "name": "inner"}
+                | {"inbound_nodes": [[["in", 0, 0, {"y": 2}]]]},
+            ],
+            {},
+            'config.layers[1]: layer "inner" (Functional): takes the output of one layer, and is given 2',
+        ),
+        (
             [IN, layer("Subtract", "a", [[["in", 0, 0, {"y": 1, "x": 3}]]])],
             {},
             'config.layers[1]: layer "a" (Subtract): merges exactly 2 inputs, and is given 3\n'
