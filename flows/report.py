@@ -88,6 +88,9 @@ def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], 
     target = gallery.targets[index] if gallery.targets else None
     if output.ndim == 1:
         axis.imshow(_colour(_picture(gallery.inputs[index])), interpolation="nearest")
+        if target is not None and target.ndim:
+            axis.set_title(f"{_numbers(output)}\ntrue {_numbers(target)}", fontsize=7)
+            return
         predicted = int(output.argmax()) if len(output) > 1 else int(output[0] >= half)
         text = _class(predicted, classes)
         colour = "black"
@@ -98,6 +101,9 @@ def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], 
         axis.set_title(text, color=colour, fontsize=9)
         return
     shown = {"input": _picture(gallery.inputs[index])}
+    if output.ndim != 3:
+        # A signal or a volume made of a picture is none itself.
+        target = None
     if target is not None and target.ndim == 3:
         limits = float(target.min()), float(target.max())
         shown |= {"target": _picture(target, limits), "output": _picture(output, limits)}
@@ -114,6 +120,11 @@ def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], 
         np.concatenate([_of_height(_colour(each), height) for each in shown.values()], 1), interpolation="nearest"
     )
     axis.set_title(" | ".join(shown), fontsize=7)
+
+
+def _numbers(values: np.ndarray) -> str:
+    """The first few, to three digits."""
+    return ", ".join(f"{value:.3g}" for value in values[:3]) + (", ..." if len(values) > 3 else "")
 
 
 def _class(index: int, classes: tuple[str, ...]) -> str:

@@ -45,6 +45,13 @@ GALLERIES: dict[str, tuple[Gallery, int]] = {
     "values": (gallery([pixels(1, 8, 8)] * 9, [pixels(1, 8, 8)] * 9, [pixels(1, 8, 8)] * 9), 2),
     "values in colour": (gallery([pixels(3, 8, 8)] * 2, [pixels(3, 8, 8)] * 2, [pixels(3, 8, 8)] * 2), 1),
     "two channels": (gallery([pixels(2, 8, 8)] * 2, [pixels(2, 8, 8)] * 2, [pixels(2, 8, 8)] * 2), 1),
+    "numbers": (gallery([pixels(1, 8, 8)] * 9, [pixels(5)] * 9, [pixels(5)] * 9), 2),
+    "signals": (gallery([pixels(1, 8, 8)] * 2, [pixels(2, 16)] * 2, [pixels(2, 16)] * 2), 1),
+    "volumes of pictures": (
+        gallery([pixels(1, 8, 8)] * 2, [pixels(2, 4, 8, 8)] * 2, [np.ones((4, 8, 8), np.int64)] * 2),
+        1,
+    ),
+    "volumes": (gallery([pixels(1, 4, 8, 8)] * 2, [pixels(2, 4, 8, 8)] * 2, [np.ones((4, 8, 8), np.int64)] * 2), 0),
     "another size": (gallery([pixels(1, 8, 8)] * 2, [pixels(1, 4, 6)] * 2), 1),
     "targets of another size": (gallery([pixels(1, 8, 8)] * 2, [pixels(1, 4, 4)] * 2, [pixels(1, 4, 4)] * 2), 1),
     "no pictures": (gallery([pixels(12)] * 2, [pixels(3)] * 2), 0),
