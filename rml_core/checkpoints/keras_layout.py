@@ -52,7 +52,8 @@ def _as_now(value: Tensor, slot: Slot, stored: Stored, class_name: str) -> Tenso
     if stored.keras == 1:
         if class_name == "Conv1D" and value.ndim == 4:
             # Keras 1.2 has (size, 1, input, output), 1.1 (output, input, size, 1).
-            value = value[:, 0] if value.shape[1] == 1 and value.shape[0] == slot.shape[0] else value[..., 0].permute(2, 1, 0)
+            newer = value.shape[:2] == (slot.shape[0], 1)
+            value = value[:, 0] if newer else value[..., 0].permute(2, 1, 0)
         elif class_name == "Conv2DTranspose":
             value = value.transpose(2, 3)
     return value.flip(tuple(range(rank))) if stored.flipped else value
