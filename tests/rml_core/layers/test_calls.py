@@ -1,5 +1,8 @@
 """Calls with arguments: a mode of their own, and numbers among the operands."""
 
+import copy
+import json
+import pickle
 from pathlib import Path
 
 import keras
@@ -209,3 +212,15 @@ def test_a_layer_is_not_shared_between_calls_with_different_numbers():
     assert str(refused.value) == (
         'layers[2]: layer "op" (TFOpLambda): it is shared, and cannot be one layer for calls with different numbers'
     )
+
+
+def test_what_is_no_module_can_be_copied_and_pickled_too():
+    """Arithmetic, orders of axes and interpolation are functions, which a copy of the network holds as well."""
+    x = keras.Input((4, 6, 3))
+    y = L.Permute((2, 1, 3))(L.UpSampling2D(interpolation="bicubic")(1 - L.DepthwiseConv2D(1)(x) / 2))
+    y = L.Dropout(0.5)(L.Cropping2D()(y), training=False)
+    source = keras.Model(x, L.GlobalMaxPooling2D()(L.LayerNormalization()(y))).to_json()
+    module = build(infer(read(json.loads(source), "layers", Path()), None), 0)
+    given = torch.randn(2, 3, 4, 6)
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert torch.equal(other(given), module(given))
