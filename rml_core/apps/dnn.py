@@ -31,7 +31,7 @@ def problems(
             Problem(
                 f"{WHERE}.early_stopping",
                 "watches the evaluation of a training run, and this one has none",
-                remedy="give data.input_path, and data.test_input_path or validation_split, or leave early_stopping out",
+                remedy="add data.test_input_path or data.validation_split, or leave early_stopping out",
             )
         )
     return found

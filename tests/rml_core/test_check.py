@@ -173,7 +173,7 @@ def test_early_stopping_needs_an_evaluation(section: Section):
     del section["data"]["test_input_path"], section["data"]["test_output_path"]
     assert refused(section) == (
         "neural_network.early_stopping: watches the evaluation of a training run, and this one has none\n"
-        "    give data.input_path, and data.test_input_path or validation_split, or leave early_stopping out"
+        "    add data.test_input_path or data.validation_split, or leave early_stopping out"
     )
 
 
