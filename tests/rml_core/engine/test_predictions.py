@@ -59,6 +59,15 @@ def test_h5dump_reads_it(tmp_path: Path):
     assert "(0): 0.5, 1" in text
 
 
+def test_the_same_predictions_are_the_same_bytes(tmp_path: Path):
+    for name in ("a", "b"):
+        with Predictions(tmp_path / name, NAMES) as predictions:
+            predictions.add(range(3), torch.ones(3, 7))
+        with h5py.File(tmp_path / name) as file:
+            assert h5py.h5o.get_info(file[NAMES[0]].id).mtime == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
 def test_vectors(tmp_path: Path):
     with Predictions(tmp_path / "o.h5", NAMES) as predictions:
         predictions.add(range(3), torch.ones(3, 7))
