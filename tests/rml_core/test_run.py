@@ -235,7 +235,7 @@ def test_every_problem_at_once():
         "    allowed: SGD, Adagrad, Adam, AdamW, RMSprop, LARS, LAMB\n"
         '    did you mean "Adam"?\n'
         "neural_network.loss.function: is missing\n"
-        "    allowed: NLL, BCE, MSE, Dice\n"
+        "    allowed: NLL, BCE, MSE, Dice, Jaccard, Focal, Lovasz\n"
         'neural_network.precision: unknown precision "quad"\n'
         "    allowed: single, double, bf16, fp16\n"
         'neural_network.device: "gpu" is no device\n'
@@ -259,11 +259,11 @@ def _layers() -> str:
 def test_what_is_not_there_yet_is_refused_by_name():
     section = copy.deepcopy(FULL)
     section[ROOT]["optimizer"]["type"] = "hessian"
-    section[ROOT]["loss"]["function"] = "Focal"
+    section[ROOT]["loss"]["function"] = "Wasserstein"
     section[ROOT]["data"]["input_type"] = "pde"
     said = refused(lambda: read(section))
     assert 'neural_network.optimizer.type: optimizer "Hessian" is not available yet\n' in said
-    assert 'neural_network.loss.function: loss function "Focal" is not available yet\n' in said
+    assert 'neural_network.loss.function: loss function "Wasserstein" is not available yet\n' in said
     assert 'neural_network.data.input_type: data type "pde" is not available yet\n' in said
 
 
