@@ -1,7 +1,7 @@
-"""A batch in pieces that stay in a processor's cache while several operations go over them.
+"""A batch in pieces, so that what several operations over it make on the way stays small.
 
-What such a function needs for its gradient it computes again, piece by piece, so that of a volume nothing is kept but
-the network's output and, at the end, its gradient.
+What such a function needs for its gradient it computes again, piece by piece: of a volume nothing is kept but the
+network's output and, at the end, its gradient.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-# Pixels of a piece: with a handful of classes a megabyte or two.
-PIXELS = 1 << 16
+# Pixels of a piece. Smaller ones stay in a cache; larger ones have their threads wait for each other less often, which
+# counts where other programs want the processors too.
+PIXELS = 1 << 17
 
 Place = tuple[slice, slice]
 
