@@ -16,7 +16,7 @@ import zarr
 Rml = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(params=["memory", "web"])
+@pytest.fixture(params=["web", pytest.param("memory", marks=pytest.mark.slow)])
 def there(request: pytest.FixtureRequest, tmp_path: Path, in_memory: Any, web: Any) -> Callable[[], str]:
     """Puts the test's folder behind a URL, and says it."""
 

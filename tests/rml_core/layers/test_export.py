@@ -144,7 +144,7 @@ def run_by_onnxruntime(model, made, sizes):
     assert opset >= 18
 
 
-@pytest.mark.parametrize("name", ["sizes open", "3D"])
+@pytest.mark.parametrize("name", ["3D", pytest.param("sizes open", marks=pytest.mark.slow)])
 def test_onnxruntime_runs_what_is_exported(name, made_of):
     run_by_onnxruntime(*made_of(name))
 
