@@ -1,7 +1,7 @@
 """A network for other programs: as what torch alone runs, and as ONNX.
 
-torch.export, and not TorchScript, which torch has deprecated: a trace keeps the paddings that `same` has for the sizes
-of its example, and gives other numbers for others without a word; an exported program knows which sizes it holds for.
+torch.export, and not TorchScript, which torch has deprecated: an exported program knows which sizes it holds for, where
+a trace keeps what its example led to without a word.
 """
 
 from __future__ import annotations
