@@ -166,7 +166,7 @@ def export(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write the network of a checkpoint for programs that know nothing of rml."""
+    """Write a trained network for onnxruntime, or for torch alone."""
     from flows.export import export as written
 
     print(_or_problems(checkpoint, lambda: written(checkpoint, format_name, out)))

@@ -34,6 +34,7 @@ def test_help_names_every_command(rml: Rml):
         "  validate  Say every problem of every file.\n"
         "  plan      Show what a run would do, without doing it.\n"
         "  network   Show the network of a run file or a Keras JSON file.\n"
+        "  export    Write a trained network for onnxruntime, or for torch alone.\n"
         "  schema    Print the run file's JSON schema, for editors.\n"
     )
 
@@ -103,7 +104,7 @@ def test_validate_says_every_problem_of_every_file(
         "neural_network.num_epochs: 0 does not fit\n"
         "    allowed: greater than or equal to 1\n"
         "neural_network.data.input_type: is missing\n"
-        "    allowed: images\n"
+        "    allowed: images, mnist, numpy, hdf5, zarr\n"
         '    or give "type" where inputs and targets are of one type\n'
         "neural_network.outfiel: unknown key\n"
         "    allowed: outfile, num_epochs, debug, debug_interval, layers, data, optimizer, loss, checkpoints, seed, "
