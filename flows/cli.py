@@ -200,10 +200,16 @@ def _rmldnn(arguments: list[str]) -> None:
         else:
             joined.append(argument)
     parser = argparse.ArgumentParser("rmldnn", description="Run an rmldnn configuration file.")
-    parser.add_argument("--config", required=True, metavar="FILE", help="the run file")
+    parser.add_argument("--config", metavar="FILE", help="the run file, required")
     parser.add_argument("--app", metavar="A", help="what the run is for: dnn")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    given = parser.parse_args(joined)
+    given, others = parser.parse_known_args(joined)
+    if given.config is None:
+        files = [other for other in others if not other.startswith("-")]
+        meant = f"; did you mean --config={files[0]}?" if len(files) == 1 else ""
+        parser.error(f"the following arguments are required: --config{meant}")
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if not given.config:
         parser.error("argument --config: names no file")
     from flows.tracking import is_configured

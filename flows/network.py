@@ -23,7 +23,7 @@ def described(file: str) -> Network:
     Raises:
         Refused: with every problem of the network; those of other sections are not looked for.
     """
-    content = file if file.endswith(SAVED) else read_json(file)
+    content = file if file.endswith(SAVED) or Path(file, "saved_model.pb").exists() else read_json(file)
     if isinstance(content, Mapping) and isinstance(content.get(ROOT), Mapping):
         section = content[ROOT]
         graph = keras_json.read(section.get("layers"), f"{ROOT}.layers", folder_of(file))

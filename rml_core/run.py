@@ -15,8 +15,8 @@ from rml_core.checkpoints.section import Checkpoints
 from rml_core.config import remote
 from rml_core.config.names import OneOf, Tagged, wrong
 from rml_core.config.paths import LogText, folder_of, is_url, problem_of, resolve
-from rml_core.config.problem import Problem, Refused, nearest, shown
-from rml_core.config.section import Section, keys_of, parse
+from rml_core.config.problem import Problem, Refused, listed, nearest, shown
+from rml_core.config.section import Section, json_path, keys_of, parse
 from rml_core.data.section import Data
 from rml_core.layers import keras_json
 from rml_core.layers.graph import Graph
@@ -144,7 +144,7 @@ def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, 
     for setting in settings:
         key, equals, text = setting.partition("=")
         try:
-            value = json.loads(text)
+            value = json.loads(_as_json_number(text))
         except json.JSONDecodeError:
             value = text
         parts = key.removeprefix(f"{ROOT}.").split(".")
@@ -158,6 +158,17 @@ def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, 
     if problems:
         raise Refused(problems)
     return changed
+
+
+def _as_json_number(text: str) -> str:
+    """`.01`, `1.` and `+1` are numbers on a command line, and none in JSON; other texts stay what they are."""
+    number = re.fullmatch(r"([+-]?)(0|[1-9][0-9]*|(?=\.[0-9]))(\.[0-9]*)?([eE][+-]?[0-9]+)?", text)
+    if number is None:
+        return text
+    sign, whole, fraction, exponent = number.groups("")
+    digits = "" if fraction in ("", ".") else fraction
+    fraction = digits or (".0" if fraction else "")
+    return f"{sign.removeprefix('+')}{whole or '0'}{fraction}{exponent}"
 
 
 def schema() -> dict[str, Any]:
@@ -204,6 +215,8 @@ def read_json(path: AnyPath | str) -> Any:
         raise Refused([Problem(place, f"not JSON: {error.msg}", remedy=_remedy(text[error.pos :]))]) from None
     except RecursionError:
         raise Refused([Problem(str(path), "is nested too deeply to be read")]) from None
+    except _Twice:
+        raise Refused(_twice(json.loads(text, object_pairs_hook=_Pairs), "")) from None
     except ValueError as error:
         raise Refused([Problem(str(path), str(error))]) from None
 
@@ -219,12 +232,39 @@ def _remedy(rest: str) -> str:
     return "look for a comma, a quote or a bracket that is missing or too many just before that place"
 
 
+class _Twice(ValueError):
+    """A key stands twice in one object."""
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    twice = sorted({key for key in keys if keys.count(key) > 1})
-    if twice:
-        raise ValueError(f"the key {shown(twice[0])} stands twice in one object")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _Twice
+    return found
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object of JSON, with the keys that stand in it more than once."""
+
+
+def _twice(value: Any, where: str) -> list[Problem]:
+    """Keys that stand several times in one object of `value`, each with its place."""
+    if not isinstance(value, list):
+        return []
+    if not isinstance(value, _Pairs):
+        return [problem for index, each in enumerate(value) for problem in _twice(each, json_path(where, [index]))]
+    given: dict[str, list[Any]] = {}
+    for key, each in value:
+        given.setdefault(key, []).append(each)
+    problems = []
+    for key, values in given.items():
+        place = json_path(where, [key])
+        if len(values) > 1:
+            said = f": {listed(map(shown, values))}" if not any(isinstance(each, list) for each in values) else ""
+            what = f"stands {len(values)} times in one object{said}"
+            problems.append(Problem(place, what, remedy="keep one of them: JSON would take the last without a word"))
+        problems += [problem for each in values for problem in _twice(each, place)]
+    return problems
 
 
 def _no_constant(name: str) -> float:

@@ -155,5 +155,25 @@ LAYERS: dict[str, type[LayerSection]] = {
     "LayerScale": LayerScale,
 }
 
+_IN_TRANSFORMS = "samples are changed before the network: take the layer out, and see data.transforms"
+_RECURRENT = "there are no recurrent layers in the language; Conv1D goes along a sequence"
+_ATTENTION = "there are no layers of attention, and none of words, in the language"
+
 # Keras's layers that cannot be in the language, and what to do about one.
-REMEDIES = {"Lambda": "a Lambda holds Python code, which is never run: say the same with layers of the language"}
+REMEDIES = {
+    "Lambda": "a Lambda holds Python code, which is never run: say the same with layers of the language",
+    "RandomFlip": f"{_IN_TRANSFORMS}: random_horizontal_flip, random_vertical_flip",
+    "RandomRotation": f"{_IN_TRANSFORMS}: random_rotate",
+    "RandomZoom": f"{_IN_TRANSFORMS}: random_zoom",
+    "RandomCrop": f"{_IN_TRANSFORMS}: jitter_crop",
+    "Resizing": f"{_IN_TRANSFORMS}: resize",
+    "CenterCrop": f"{_IN_TRANSFORMS}: center_crop",
+    **dict.fromkeys(
+        ("RandomTranslation", "RandomContrast", "RandomBrightness", "RandomHeight", "RandomWidth"),
+        f"{_IN_TRANSFORMS} for what there is of the kind",
+    ),
+    **dict.fromkeys(
+        ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "CuDNNLSTM", "CuDNNGRU", "ConvLSTM2D"), _RECURRENT
+    ),
+    **dict.fromkeys(("Attention", "AdditiveAttention", "MultiHeadAttention", "Embedding"), _ATTENTION),
+}

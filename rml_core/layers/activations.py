@@ -37,6 +37,9 @@ ACTIVATIONS = (
 ALIASES = {"swish": "silu", "log_softmax_v2": "log_softmax"}
 # Further names of Keras and TensorFlow, not listed in messages.
 _SPELLINGS = {"hard_swish": "hard_silu"}
+# What Keras 2 and Keras 3 write for a function without a name.
+_CODE = ("<lambda>", "__lambda__")
+_IN_ITS_PLACE = '"relu", or {"class_name": "ReLU", "config": {"max_value": 20}}'
 _BY_NAME = {name: name for name in ACTIVATIONS} | ALIASES | _SPELLINGS
 
 
@@ -63,6 +66,9 @@ def _name(value: object) -> str | Applied:
         raise wrong(f"{shown(value)} has weights of its own", "", "put it into a layer of its own, after this one")
     if plain:
         raise wrong(f"{shown(value)}: arguments of an activation are not available", "a name, or a layer's object")
+    if name in _CODE:
+        what = f"{shown(given)} is a function in Python, and its code is not in the file"
+        raise wrong(what, "", f"the code that built the network says which: write it in its place, as {_IN_ITS_PLACE}")
     raise unknown_name("activation", given, [*ACTIVATIONS, *ALIASES])
 
 

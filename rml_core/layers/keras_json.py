@@ -56,6 +56,7 @@ def load(source: str, where: str, base: AnyPath) -> Any:
         raise Refused([problem])
     path = resolve(source, base)
     try:
+        saved_models.refuse_folder(path)
         with remote.opened(path) as file:
             model = saved_models.json_in(file)
             if model is not None:
@@ -68,8 +69,7 @@ def load(source: str, where: str, base: AnyPath) -> Any:
     except OSError as error:
         raise Refused([Problem(where, f"{shown(source)} cannot be read: {error.strerror}")]) from None
     except saved_models.NoNetwork as missing:
-        remedy = 'write its JSON beside it: open("model.json", "w").write(model.to_json())'
-        raise Refused([Problem(where, f"{shown(source)} {missing}", NETWORK_FILES, remedy)]) from None
+        raise Refused([Problem(where, f"{shown(source)} {missing}", NETWORK_FILES, missing.remedy)]) from None
     except (ValueError, RecursionError) as error:
         what = f"{shown(source)} cannot be read as JSON: {error}"
         raise Refused([Problem(where, what, NETWORK_FILES)]) from None

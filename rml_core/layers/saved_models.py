@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import json
 import zipfile
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
 
 
+# What makes the JSON where the model is.
+TO_JSON = 'open("model.json", "w").write(model.to_json())'
+
+_WRITE = f"write its JSON: {TO_JSON}"
+
+
 class NoNetwork(Exception):
     """A file of Keras without its network's JSON; its text says why."""
+
+    def __init__(self, what: str, remedy: str = f"write its JSON beside it: {TO_JSON}"):
+        self.remedy = remedy
+        super().__init__(what)
+
+
+def refuse_folder(path: AnyPath) -> None:
+    """Raises `NoNetwork` where `path` is the folder of a SavedModel, or its main file."""
+    if isinstance(path, Path) and ((path / "saved_model.pb").exists() or path.name == "saved_model.pb"):
+        raise NoNetwork("is a TensorFlow SavedModel, which is not read", f"load it with TensorFlow, and {_WRITE}")
 
 
 def json_in(file: IO[bytes]) -> Any:
@@ -40,7 +60,10 @@ def _in_hdf5(file: IO[bytes]) -> Any:
 
     with h5py.File(file, "r") as whole:
         if "model_config" not in whole.attrs:
-            raise NoNetwork("holds no network, only its weights")
+            remedy = (
+                f"the JSON comes from the code that built it: {TO_JSON}; if others sent you the file, ask them for it"
+            )
+            raise NoNetwork("holds weights and no network", remedy)
         # Keras 1 does not say its version.
         return _with_version(whole.attrs["model_config"], whole.attrs.get("keras_version", "1"))
 

@@ -167,7 +167,11 @@ class _Wiring:
             return None
         name, call, tensor = value[:3]
         if name not in self.place:
-            self.problem(where, f"there is no layer {shown(name)}", remedy=nearest(name, list(self.place)))
+            remedy = nearest(name, list(self.place))
+            if not remedy and not any(isinstance(entry.content, InputLayer) for entry in self.entries):
+                layer = f'{{"class_name": "InputLayer", "config": {{"name": {shown(name)}}}}}'
+                remedy = f'if it is the input, put {layer} before the first layer, or leave out "inbound_nodes" there'
+            self.problem(where, f"there is no layer {shown(name)}", remedy=remedy)
         elif type(call) is not int or call < 0:
             self.problem(where, f"{shown(call)} is not a call of {shown(name)}", "0, 1, ...")
         elif type(tensor) is not int or tensor != 0:

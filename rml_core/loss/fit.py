@@ -61,8 +61,7 @@ def fit(
             warnings.append(f'{where}.source: is "{source}", but the network ends in {last_activation}')
     elif (detour := loss.detour(source, output_shape[0] or 1)) is not None:
         warnings.append(
-            f"{where}: {loss.function} takes {detour.wants} and the network ends in {last_activation}: {detour.done}. "
-            f'Ending in {detour.better} is more exact; "source": "{source}" says that this is meant'
+            f'{where}: {loss.function} after {last_activation}: {detour} ("source": "{source}" says that this is meant)'
         )
     if target.classes is not None and target.kind != "values" and (output_shape[0] or 1) > max(target.classes, 2):
         warnings.append(f"{where}: the network has {output_shape[0]} outputs, the targets {target.classes} classes")

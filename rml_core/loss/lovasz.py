@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rml_core.config.names import OneOf
 from rml_core.config.target import Target
-from rml_core.loss.section import Detour, Fitted, Shape, Weighted
+from rml_core.loss.section import Fitted, Shape, Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +30,10 @@ class Lovasz(Weighted):
     per_image: bool = False
     """The mean of each image's own loss, of those with a pixel that counts; else one loss of all pixels of a batch."""
 
-    def detour(self, source: str, outputs: int) -> Detour | None:
+    def detour(self, source: str, outputs: int) -> str | None:
         if outputs > 1 or source not in AS_PROBABILITY:
             return None
-        return Detour("logits where there is one output,", "they are computed back from it", "linear")
+        return "logits are computed back from it"
 
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
         from rml_core.loss.classes import Constant, probabilities, widened, within

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rml_core.config.names import OneOf
 from rml_core.config.target import Target
-from rml_core.loss.section import Detour, Elementwise, Fitted, Shape, Weighted
+from rml_core.loss.section import Elementwise, Fitted, Shape, Weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +24,10 @@ class NLL(Weighted):
 
     function: Annotated[str, OneOf("loss function", "NLL")]
 
-    def detour(self, source: str, outputs: int) -> Detour | None:
+    def detour(self, source: str, outputs: int) -> str | None:
         if source not in ("softmax", "probabilities"):
             return None
-        return Detour("log-probabilities", "the log is taken", "log_softmax")
+        return "the log is taken"
 
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
         import torch.nn.functional as F

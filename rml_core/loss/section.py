@@ -37,16 +37,6 @@ class Fitted:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Detour:
-    """The loss takes `wants`, the output is something else, and `done` about it; `better` is an activation that gives
-    what the loss takes."""
-
-    wants: str
-    done: str
-    better: str
-
-
 class LossSection(Section, ABC):
     """The `loss` section."""
 
@@ -58,13 +48,15 @@ class LossSection(Section, ABC):
     """Those of them that the user has to name: read off the last layer, they are more likely a mistake."""
     needs_two_outputs: ClassVar[bool] = False
     """One output, which stands for the second of two classes, does not do."""
+    of_classes: ClassVar[bool] = False
+    """What it compares is classes as a rule: values are soft ones."""
 
     function: str
     source: Source | None = None
     """What the network's last activation gives; left out, it is read off the last layer. `linear` is `logits`."""
 
-    def detour(self, source: str, outputs: int) -> Detour | None:
-        """The way that `source` has to go before it is what the loss takes; None where there is a straight one."""
+    def detour(self, source: str, outputs: int) -> str | None:
+        """What is done to `source` before it is what the loss takes, in words; None where there is nothing to do."""
         return None
 
     def unfit(self, output_shape: Shape, target: Target, where: str) -> Iterator[Problem]:

@@ -134,8 +134,8 @@ def test_validate_passes_warnings_on(classification: dict[str, Any], rml: Rml, r
     assert rml("validate", file) == (
         0,
         f"{file}: ok\n",
-        f"{file}: warning: neural_network.loss: NLL takes log-probabilities and the network ends in softmax: the log "
-        'is taken. Ending in log_softmax is more exact; "source": "softmax" says that this is meant\n',
+        f"{file}: warning: neural_network.loss: NLL after softmax: the log is taken "
+        '("source": "softmax" says that this is meant)\n',
     )
 
 

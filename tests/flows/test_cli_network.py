@@ -139,3 +139,14 @@ def test_network_of_a_whole_model_that_keras_saved(rml: Rml, tmp_path: Path, end
         '{"parameters": 822, "trainable": 808, "layers": 15, "output_shape": [null, 8, 8, 2]}\n',
         "",
     )
+
+
+def test_network_of_a_folder_of_tensorflow(rml: Rml, tmp_path: Path):
+    (tmp_path / "saved_model.pb").touch()
+    assert rml("network", tmp_path) == (
+        2,
+        "",
+        f'{tmp_path}: 1 problem\n\n"{tmp_path}" is a TensorFlow SavedModel, which is not read\n'
+        "    allowed: what Keras's model.to_json() writes, or a whole model: .h5, .keras\n"
+        '    load it with TensorFlow, and write its JSON: open("model.json", "w").write(model.to_json())\n',
+    )

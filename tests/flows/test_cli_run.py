@@ -119,13 +119,14 @@ def test_rmldnn(
     ("arguments", "error"),
     [
         ([], "the following arguments are required: --config"),
+        (["a.json"], "the following arguments are required: --config; did you mean --config=a.json?"),
         (["--config="], "argument --config: names no file"),
         (["--config"], "argument --config: expected one argument"),
         (["--config=a.json", "--np", "2"], "unrecognized arguments: --np 2"),
     ],
 )
 def test_rmldnn_wrongly_used(rmldnn: Rml, arguments: list[str], error: str):
-    usage = "usage: rmldnn [-h] --config FILE [--app A] [--debug]\n"
+    usage = "usage: rmldnn [-h] [--config FILE] [--app A] [--debug]\n"
     assert rmldnn(*arguments) == (2, "", f"{usage}rmldnn: error: {error}\n")
 
 

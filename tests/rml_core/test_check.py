@@ -117,8 +117,7 @@ def test_warnings_of_data_and_loss(segmentation: Section, tmp_path: Path):
     segmentation["loss"] = {"function": "NLL"}
     assert check(read({"neural_network": segmentation})).warnings == (
         "inputs and targets have different names: they are paired in sorted order, 3.png with 3b.png",
-        "neural_network.loss: NLL takes log-probabilities and the network ends in softmax: the log is taken. Ending in "
-        'log_softmax is more exact; "source": "softmax" says that this is meant',
+        'neural_network.loss: NLL after softmax: the log is taken ("source": "softmax" says that this is meant)',
     )
 
 

@@ -166,7 +166,13 @@ def test_names_in_any_case_have_one_spelling():
             '    put all of it into {{"neural_network": ...}}',
         ),
         ('{"neural_network": {}} trailing', "{path}, line 1, column 24: not JSON: Extra data\n{remedy}"),
-        ('{"neural_network": {"seed": 1, "seed": 2}}', '{path}: the key "seed" stands twice in one object'),
+        (
+            '{"neural_network": {"seed": 1, "seed": 2, "layers": [{"a": {}, "b": 1, "a": [], "a": 2}]}}',
+            "neural_network.seed: stands 2 times in one object: 1, 2\n"
+            "    keep one of them: JSON would take the last without a word\n"
+            "neural_network.layers[0].a: stands 3 times in one object\n"
+            "    keep one of them: JSON would take the last without a word",
+        ),
         ('{"neural_network": {"seed": NaN}}', "{path}: NaN is not a JSON number"),
         ('{"neural_network": {"seed": -Infinity}}', "{path}: -Infinity is not a JSON number"),
         ("[" * 100_000, "{path}: is nested too deeply to be read"),
@@ -301,6 +307,18 @@ def test_with_settings(setting: str, path: list[str], value: Any):
     elif len(path) > 1 and path[-1] in MINIMAL[ROOT][path[0]]:
         place[path[-1]] = MINIMAL[ROOT][path[0]][path[-1]]
     assert changed == before
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[(".01", 0.01), ("-.5", -0.5), ("1.", 1.0), ("+1", 1), ("+.5e-3", 0.0005), ("1.e2", 100.0), ("-2", -2)],
+        *[(text, text) for text in (".", "+", "007", "1.2.3", "-.", "e5", "1.5GB", "+x")],
+    ],
+)
+def test_numbers_as_they_are_written_on_a_command_line(text: str, value: Any):
+    found = with_settings(MINIMAL, [f"seed={text}"])[ROOT]["seed"]
+    assert (found, type(found)) == (value, type(value))
 
 
 def test_the_last_of_two_settings_counts():

@@ -83,6 +83,18 @@ def refused(source, base=None, shape=None):
             'activation: {"class_name": "gelu", "config": {"approximate": true}}: arguments of an activation are not'
             " available\n    allowed: a name, or a layer's object",
         ),
+        *(
+            (
+                {"filters": 2, "kernel_size": 3, "activation": given},
+                f'activation: "{name}" is a function in Python, and its code is not in the file\n'
+                "    the code that built the network says which: write it in its place, as "
+                '"relu", or {"class_name": "ReLU", "config": {"max_value": 20}}',
+            )
+            for name, given in (
+                ("<lambda>", "<lambda>"),
+                ("__lambda__", {"class_name": "__lambda__", "config": {"code": "4wEAAAAA"}}),
+            )
+        ),
     ],
 )
 def test_a_wrong_config_is_said_with_its_path(config, message):
@@ -103,7 +115,19 @@ def test_a_wrong_config_is_said_with_its_path(config, message):
         ),
         (
             layer("LSTM", units=3),
-            f'.class_name: unknown layer "LSTM"\n    allowed: {NAMES}',
+            f'.class_name: unknown layer "LSTM"\n    allowed: {NAMES}\n'
+            "    there are no recurrent layers in the language; Conv1D goes along a sequence",
+        ),
+        (
+            layer("MultiHeadAttention"),
+            f'.class_name: unknown layer "MultiHeadAttention"\n    allowed: {NAMES}\n'
+            "    there are no layers of attention, and none of words, in the language",
+        ),
+        (
+            layer("RandomFlip"),
+            f'.class_name: unknown layer "RandomFlip"\n    allowed: {NAMES}\n'
+            "    samples are changed before the network: take the layer out, and see data.transforms: "
+            "random_horizontal_flip, random_vertical_flip",
         ),
         ({"config": {}}, f".class_name: is missing: the name of a layer\n    allowed: {NAMES}"),
         ({"class_name": 3}, f".class_name: 3 is not the name of a layer\n    allowed: {NAMES}"),

@@ -211,3 +211,17 @@ def test_a_thousand_layers_in_a_row_and_as_many_connections(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(layers))
     graph = read("model.json", "layers", tmp_path)
     assert infer(graph, None).output_shape == (4,)
+
+
+def test_a_bare_list_whose_input_is_not_there():
+    source = [
+        {"class_name": "Flatten", "config": {"name": "f"}, "inbound_nodes": [[["input_1", 0, 0, {}]]]},
+        {"class_name": "Dense", "config": {"units": 2}},
+    ]
+    with pytest.raises(Refused) as refused:
+        read(source, "layers", Path())
+    assert str(refused.value) == (
+        'layers[0].inbound_nodes[0][0]: there is no layer "input_1"\n'
+        '    if it is the input, put {"class_name": "InputLayer", "config": {"name": "input_1"}} before the first '
+        'layer, or leave out "inbound_nodes" there'
+    )

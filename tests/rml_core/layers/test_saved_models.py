@@ -18,7 +18,9 @@ from rml_core.layers.graph import infer
 from rml_core.layers.keras_json import read
 
 KERAS_2 = Path(__file__).parents[2] / "oracles" / "keras_2_weights_2.15.zip"
-FROM_WHOLE = 'write its JSON beside it: open("model.json", "w").write(model.to_json())'
+TO_JSON = 'open("model.json", "w").write(model.to_json())'
+FROM_WHOLE = f"write its JSON beside it: {TO_JSON}"
+FROM_CODE = f"the JSON comes from the code that built it: {TO_JSON}; if others sent you the file, ask them for it"
 ALLOWED = "what Keras's model.to_json() writes, or a whole model: .h5, .keras"
 
 
@@ -61,18 +63,30 @@ def another_archive():
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "what", "remedy"),
     [
-        (weights_alone(), "holds no network, only its weights"),
-        (another_archive(), "is an archive without the network of a Keras model"),
-        (another_archive()[:-5], "is damaged: File is not a zip file"),
-        (weights_alone()[:9], "is damaged: "),
+        (weights_alone(), "holds weights and no network", FROM_CODE),
+        (another_archive(), "is an archive without the network of a Keras model", FROM_WHOLE),
+        (another_archive()[:-5], "is damaged: File is not a zip file", FROM_WHOLE),
+        (weights_alone()[:9], "is damaged: ", FROM_WHOLE),
     ],
 )
-def test_files_without_a_network(tmp_path, content, what):
+def test_files_without_a_network(tmp_path, content, what, remedy):
     (tmp_path / "model").write_bytes(content)
     with pytest.raises(Refused) as refused:
         read("model", "layers", tmp_path)
     (problem,) = refused.value.problems
     assert problem.what.startswith(f'"model" {what}')
-    assert (problem.where, problem.allowed, problem.remedy) == ("layers", ALLOWED, FROM_WHOLE)
+    assert (problem.where, problem.allowed, problem.remedy) == ("layers", ALLOWED, remedy)
+
+
+@pytest.mark.parametrize("given", ["saved", "saved/saved_model.pb"])
+def test_a_folder_of_tensorflow(tmp_path, given):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"graph")
+    with pytest.raises(Refused) as refused:
+        read(given, "layers", tmp_path)
+    assert str(refused.value) == (
+        f'layers: "{given}" is a TensorFlow SavedModel, which is not read\n    allowed: {ALLOWED}\n'
+        f"    load it with TensorFlow, and write its JSON: {TO_JSON}"
+    )

@@ -72,8 +72,7 @@ def test_what_fits(section, keys, shape, target, last, source):
             (10,),
             LABELS,
             "softmax",
-            "neural_network.loss: NLL takes log-probabilities and the network ends in softmax: the log is taken. "
-            'Ending in log_softmax is more exact; "source": "softmax" says that this is meant',
+            'neural_network.loss: NLL after softmax: the log is taken ("source": "softmax" says that this is meant)',
         ),
         (
             {"function": "BCE", "source": "logits"},
@@ -94,8 +93,8 @@ def test_what_fits(section, keys, shape, target, last, source):
             (1, 28, 30),
             MASK,
             "sigmoid",
-            "neural_network.loss: Lovasz takes logits where there is one output, and the network ends in sigmoid: they "
-            'are computed back from it. Ending in linear is more exact; "source": "sigmoid" says that this is meant',
+            "neural_network.loss: Lovasz after sigmoid: logits are computed back from it "
+            '("source": "sigmoid" says that this is meant)',
         ),
         (
             {"function": "Lovasz", "source": "logits"},
