@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +274,30 @@ def key_example(model: type[BaseModel], key: str, heading: str) -> dict[str, Any
 
 
 def documented(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model that its source describes."""
+    for key, words in docstrings(model).items():
+        if key in model.model_fields:
+            model.model_fields[key].description = words
     return {key: field for key, field in model.model_fields.items() if field.description}
+
+
+@cache
+def docstrings(model: type) -> dict[str, str]:
+    """What stands below the fields of a class, and of those that it inherits from, in their source."""
+    found: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        if each.__module__.startswith("rml_core"):
+            body = classes(each.__module__)[each.__qualname__].body
+            for field, below in pairwise(body):
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                    found[ast.unparse(field.target)] = ast.literal_eval(below.value)
+    return found
+
+
+@cache
+def classes(module: str) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def spellings(key: str, field: FieldInfo) -> str:

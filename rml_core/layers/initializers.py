@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from rml_core.config.names import OneOf
 from rml_core.config.section import Ints, Section
@@ -27,6 +27,8 @@ _NORMAL = {"normal": "truncated_normal"}
 
 class Initializer(Section):
     """An initialiser's `config`; `seed` has no effect, every draw comes from the run's seed."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
     seed: Any = None
     dtype: Any = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Field
 
 from rml_core.config.names import wrong
 from rml_core.config.section import Section
@@ -25,6 +25,8 @@ OneHundredth = Annotated[float, BeforeValidator(_null_is(0.01)), Field(ge=0)]
 
 class Regularizer(Section):
     """A regulariser's `config`: it adds `l1` * sum |w| + `l2` * sum w² to the loss."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
     @property
     def factors(self) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ConfigDict
 
 from rml_core.config.names import wrong
 from rml_core.config.problem import listed, shown
@@ -130,6 +130,9 @@ def per_axis(value: object, rank: int, least: int = 1) -> tuple[int, ...]:
 
 class LayerSection(Section):
     """A layer's `config`."""
+
+    # No schema publishes them, and reading them out of the source takes a third of the time in which a command starts.
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
     rank: ClassVar[int | None] = None
     """How many spatial axes its input must have."""
