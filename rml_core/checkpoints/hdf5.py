@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rml_core.config.paths import AnyPath
+
+
+# Of a group and the name of a dataset in it.
+Value = Callable[[Any, str], Any]
 
 
 @contextmanager
@@ -48,6 +52,11 @@ def texts(group: Any, name: str) -> list[str]:
 def text(value: Any) -> str:
     """Attributes are bytes or text, as the version of h5py that wrote them had it."""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def name_only(group: Any, name: str) -> Any:
+    """In the place of `tensor` where only names are wanted."""
+    return None
 
 
 def tensor(group: Any, name: str) -> Tensor:

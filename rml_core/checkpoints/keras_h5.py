@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rml_core.checkpoints.hdf5 import hdf5, tensor, text, texts
+from rml_core.checkpoints.hdf5 import Value, hdf5, tensor, text, texts
 from rml_core.checkpoints.stored import Held, Stored
 
 Key = tuple[str, ...]
 
 
-def read(path: Path, where: str) -> Stored:
-    """The layers with weights of the file.
+def read(path: Path, where: str, value: Value = tensor) -> Stored:
+    """The layers with weights of the file; `value` reads one of them.
 
     Raises:
         Refused: it is cut short or damaged.
@@ -27,7 +27,7 @@ def read(path: Path, where: str) -> Stored:
         for name in texts(root, "layer_names"):
             names = texts(root[name], "weight_names")
             if names:
-                held.append(Held(name, (name,), tuple((each, tensor(root[name], each)) for each in names)))
+                held.append(Held(name, (name,), tuple((each, value(root[name], each)) for each in names)))
         # Keras 1 does not say its version.
         version = text(root.attrs.get("keras_version", file.attrs.get("keras_version", "1")))
         backend = text(root.attrs.get("backend", file.attrs.get("backend", "")))

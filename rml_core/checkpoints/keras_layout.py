@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rml_core.checkpoints.stored import Held, Slot, Stored, Wanted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Unfit(Exception):

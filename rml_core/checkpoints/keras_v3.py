@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rml_core.checkpoints.content import damaged, is_whole
-from rml_core.checkpoints.hdf5 import hdf5, tensor, text
+from rml_core.checkpoints.hdf5 import Value, hdf5, tensor, text
 from rml_core.checkpoints.stored import Held, Outline, Stored
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
@@ -26,17 +26,18 @@ CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 Key = tuple[str, ...]
 
 
-def read(path: Path, where: str) -> Stored:
-    """The layers with weights of a `.weights.h5`; without names where an earlier version of Keras wrote it.
+def read(path: Path, where: str, value: Value = tensor) -> Stored:
+    """The layers with weights of a `.weights.h5`; without names where an earlier version of Keras wrote it. `value`
+    reads one of them.
 
     Raises:
         Refused: it is cut short or damaged.
     """
     with path.open("rb") as source, hdf5(source, path, where) as file:
-        return Stored(tuple(_held(file, (), ())), 3)
+        return Stored(tuple(_held(file, (), (), value)), 3)
 
 
-def read_archive(path: Path, where: str) -> Stored:
+def read_archive(path: Path, where: str, value: Value = tensor) -> Stored:
     """The layers with weights of a `.keras` file, named by the JSON in it.
 
     Raises:
@@ -51,7 +52,7 @@ def read_archive(path: Path, where: str) -> Stored:
             raise damaged(path, where) from None
         weights = io.BytesIO(archive.read("model.weights.h5"))
     with hdf5(weights, path, where) as file:
-        return Stored(named(tuple(_held(file, (), ())), outlines), 3)
+        return Stored(named(tuple(_held(file, (), (), value)), outlines), 3)
 
 
 def named(held: Sequence[Held], outlines: Iterable[Outline]) -> tuple[Held, ...]:
@@ -75,7 +76,7 @@ def _outline(entry: Any) -> Outline:
     return Outline(str(name), str(entry["class_name"]), outlines_of(entry) if nested else None)
 
 
-def _held(group: Any, place: Key, names: Key) -> Iterator[Held]:
+def _held(group: Any, place: Key, names: Key, value: Value) -> Iterator[Held]:
     """The layers with weights below `group`, in the order of their folders' names."""
     for container in CONTAINERS:
         for folder, number in _numbered(container, group.get(container, {})).items():
@@ -85,9 +86,9 @@ def _held(group: Any, place: Key, names: Key) -> Iterator[Held]:
             path = (*names, text(variables.attrs["name"])) if told else ()
             below = (*place, number)
             if variables is not None and len(variables):
-                weights = tuple((each, tensor(variables, each)) for each in sorted(variables, key=_as_counted))
+                weights = tuple((each, value(variables, each)) for each in sorted(variables, key=_as_counted))
                 yield Held("/".join(path or below), path, weights, below)
-            yield from _held(layer, below, path)
+            yield from _held(layer, below, path, value)
         if container in group:
             return
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from rml_core.checkpoints import keras_h5, keras_v3
 from rml_core.checkpoints.keras_layout import Unfit, in_torch
 from rml_core.checkpoints.stored import Held, Outline, Stored, Wanted
 from rml_core.config.problem import Problem, Refused, listed
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 # Buffers that torch's layers keep and that no output depends on.
 COUNTERS = ("num_batches_tracked",)
 
+ABSENT = "not found in model"
+
 # How many names a message has at most.
 SHOWN = 12
+# So many layers of either side are named where none of them meet.
+FEW = 4
 
 Key = tuple[str, ...]
 
@@ -27,10 +33,12 @@ def load_into(
     layers: Iterable[Wanted],
     outlines: Sequence[Outline] = (),
     where: str = "neural_network.checkpoints.load",
+    file: str = "the file",
 ) -> list[str]:
     """Copy `stored` into the layers of the same name; a layer is filled or skipped as a whole.
 
-    `layers`: those of the network that `module` is, `outlines`: its entries, in the order of its file.
+    `layers`: those of the network that `module` is, `outlines`: its entries, in the order of its file. `file`: what
+    messages call what `stored` comes from.
 
     Returns what is to be said: a line for each layer of the file that is skipped or for a weight that the file does
     not have, and a count at the end. Raises `Refused` where no layer fits.
@@ -43,7 +51,7 @@ def load_into(
     for each, layer in _met(held, own):
         try:
             if layer is None:
-                raise Unfit("not found in model")
+                raise Unfit(ABSENT)
             values = _values(each, stored, layer, _of(layer, state))
         except Unfit as unfit:
             lines.append(f"Skipping layer {each.name}: {unfit}")
@@ -53,15 +61,45 @@ def load_into(
         lines += [f"Layer {layer.name}: {name} is not in the file, it stays as it was" for name in missing]
         loaded.add(layer.name)
     if not loaded:
-        names = _some([layer.name for layer in own.values()])
-        what = "no layer of the network has weights in the file"
-        remedy = "\n    ".join(lines[:SHOWN] + ([f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []))
-        raise Refused([Problem(where, what, f"weights of {names}", remedy)])
+        named = [line for line in lines if not line.endswith(f": {ABSENT}")]
+        raise Refused([_nothing_fits(held, own, where, file, named)])
     module.load_state_dict(fitting, strict=False)
     rest = [layer.name for layer in own.values() if layer.name not in loaded]
     left = f"; as they began: {_some(rest)}" if rest else ""
     counts = f"Loaded {len(loaded)} of the network's {len(own)} layers with weights, skipped {len(held) - len(loaded)}"
     return [*lines, counts + left]
+
+
+def check_names(
+    stored: Stored,
+    layers: Iterable[Wanted],
+    outlines: Sequence[Outline],
+    where: str = "neural_network.checkpoints.load",
+    file: str = "the file",
+) -> Problem | None:
+    """The problem of a file in which no layer bears the name of one of the network's, told from the names alone: the
+    values of `stored` may be None. None: there are such names, or the file's layers may be taken by class and order."""
+    own = _by_path((layer for layer in layers if layer.weights), outlines)
+    held: Sequence[Held] = stored.held
+    if any(each.place for each in held) and (not all(each.path for each in held) or len(held) == len(own)):
+        return None
+    if stored.keras and held and not held[0].place:
+        held = [layer for each in held for layer in keras_h5.layers_of(each, own)]
+    if any(layer is not None for _, layer in _met(held, own)):
+        return None
+    return _nothing_fits(held, own, where, file, [])
+
+
+def _nothing_fits(
+    held: Sequence[Held], own: Mapping[Key, Wanted], where: str, file: str, said: Sequence[str]
+) -> Problem:
+    """`said`: why layers of the same name do not fit."""
+    what = f"nothing in {file} fits a layer of the network"
+    allowed = f"weights of {_some([layer.name for layer in own.values()], FEW)}"
+    remedy = f"the file has {_some([each.name for each in held], FEW)}: "
+    remedy += "load another one; those of the same name differ" if said else "load another one, or give the layers its names"
+    more = [f"... and {len(said) - FEW} more"] if len(said) > FEW else []
+    return Problem(where, what, allowed, "\n    ".join([remedy, *said[:FEW], *more]))
 
 
 def _by_path(layers: Iterable[Wanted], outlines: Sequence[Outline]) -> dict[Key, Wanted]:
@@ -157,6 +195,6 @@ def _values(held: Held, stored: Stored, layer: Wanted, own: Mapping[str, Tensor]
     return values
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return listed(names[:SHOWN]) + more
+def _some(names: Sequence[str], most: int = SHOWN) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return listed(names[:most]) + more

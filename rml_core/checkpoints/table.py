@@ -19,19 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Format:
-    """`reader`: `module:function` of (path, where) to what the file holds."""
+    """`reader`: `module:function` of (path, where) to what the file holds; `names_alone`: and, third, of what reads a
+    weight, so that names can be had without values, and without torch."""
 
     name: str
     recognises: Callable[[Content], bool]
     reader: str
+    names_alone: bool = False
 
 
 FORMATS = (
     Format("a PyTorch file", content.is_torch, "rml_core.checkpoints.torch_files:read"),
     Format("a libtorch archive", content.is_libtorch, "rml_core.checkpoints.libtorch:read"),
-    Format("a Keras HDF5 file (`.h5`)", content.is_keras_h5, "rml_core.checkpoints.keras_h5:read"),
-    Format("Keras 3 weights (`.weights.h5`)", content.is_keras_3_weights, "rml_core.checkpoints.keras_v3:read"),
-    Format("a Keras 3 archive (`.keras`)", content.is_keras_3, "rml_core.checkpoints.keras_v3:read_archive"),
+    Format("a Keras HDF5 file (`.h5`)", content.is_keras_h5, "rml_core.checkpoints.keras_h5:read", True),
+    Format("Keras 3 weights (`.weights.h5`)", content.is_keras_3_weights, "rml_core.checkpoints.keras_v3:read", True),
+    Format("a Keras 3 archive (`.keras`)", content.is_keras_3, "rml_core.checkpoints.keras_v3:read_archive", True),
 )
 
 
@@ -60,8 +62,25 @@ def read(path: Path, where: str) -> Stored:
     Raises:
         Refused: as `format_of`, and where the file holds no weights.
     """
-    module, function = format_of(path, where).reader.split(":")
-    stored: Stored = getattr(import_module(module), function)(path, where)
+    stored: Stored = _reader(format_of(path, where))(path, where)
     if not stored.held:
         raise Refused([Problem(where, f"{path} holds no weights: none of its layers has any")])
     return stored
+
+
+def names(path: Path, where: str) -> Stored | None:
+    """As `read`, without the weights' values; None for formats that have to be read for their names.
+
+    Raises:
+        Refused: as `read`.
+    """
+    from rml_core.checkpoints.hdf5 import name_only
+
+    found = format_of(path, where)
+    return _reader(found)(path, where, name_only) if found.names_alone else None
+
+
+def _reader(found: Format) -> Callable[..., Stored]:
+    module, function = found.reader.split(":")
+    reader: Callable[..., Stored] = getattr(import_module(module), function)
+    return reader

@@ -43,8 +43,8 @@ EXECUTES = (
     "    save weights alone: torch.save(model.state_dict(), FILE)"
 )
 NONE_FITS = (
-    "no layer of the network has weights in the file\n    allowed: weights of conv, dense\n"
-    "    Skipping layer other: not found in model"
+    "nothing in {path} fits a layer of the network\n    allowed: weights of conv, dense\n"
+    "    the file has other: load another one, or give the layers its names"
 )
 
 BAD_CHECKPOINTS: dict[str, tuple[Callable[[bytes, Path], bytes], str]] = {
