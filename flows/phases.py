@@ -21,7 +21,7 @@ from rml_core.check import Checked
 from rml_core.checkpoints import native
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Refused, RunFailed
-from rml_core.data.masks import Mapped, check_known, mapping
+from rml_core.data.masks import CLASS_TARGETS, MASKS, Mapped, check_known, mapping
 from rml_core.engine import log
 from rml_core.engine.claim import claimed
 from tasks import ranks
@@ -172,12 +172,13 @@ def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:
     """Which raw values of the masks stand for the classes; a value unseen in training is refused."""
     if checked.target is None or checked.target.kind != "mask":
         return None
-    classes = max(checked.network.output_shape[0] or 2, 2)
+    outputs = checked.network.output_shape[0] or 2
+    what = MASKS if checked.target.shape else CLASS_TARGETS
     ignored = getattr(checked.run.file.loss, "ignore_index", None)
     training, test = prepared.get("training"), prepared.get("test")
     if training is not None:
         with _named("load training"):
-            mapped = mapping(dict(training.mask_values), classes, ignored)
+            mapped = mapping(dict(training.mask_values), outputs, ignored, what)
         if mapped is not None:
             say.info("mask values " + ", ".join(f"{value} -> {index}" for index, value in enumerate(mapped)))
     elif checked.learned is not None:
@@ -185,10 +186,10 @@ def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:
     else:
         assert test is not None
         with _named("load test"):
-            mapped = mapping(dict(test.mask_values), classes, ignored)
+            mapped = mapping(dict(test.mask_values), outputs, ignored, what)
     if test is not None and test.target is not None:
         with _named("load test"):
-            check_known(dict(test.mask_values), mapped, classes, ignored)
+            check_known(dict(test.mask_values), mapped, outputs, ignored, what)
     return mapped
 
 

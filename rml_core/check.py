@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from rml_core import apps
@@ -110,6 +111,7 @@ def check(run: Run, app: str | None = None) -> Checked:
     fitted = fits[0] if fits else None
     warnings = [warning for each in found for warning in each.warnings]
     warnings += fitted.warnings if fitted is not None else ()
+    warnings += _soft(file, found)
     best = training is not None and file.checkpoints is not None and file.checkpoints.best
     if best and (test is None or test.target is None):
         warnings.append(f"{ROOT}.checkpoints.best: no epoch is the best without test targets to judge it by")
@@ -138,6 +140,7 @@ def check_without_data(run: Run, app: str | None = None) -> None:
 def taking(graph: Graph) -> Takes:
     """What the network of `graph` makes of samples of a shape; None where it does not take them."""
 
+    @cache
     def takes(shape: Shape) -> Shape | None:
         try:
             return infer(graph, shape).output_shape
@@ -198,6 +201,17 @@ def _targets(found: Survey, file: RunFile) -> list[Problem]:
         remedy = f"add a loss, or leave {named} out"
         return [Problem(f"{ROOT}.loss", "is missing: test targets need one", remedy=remedy)]
     return []
+
+
+def _soft(file: RunFile, found: list[Survey]) -> list[str]:
+    """A loss of classes takes values between them, which masks are read as where the run file does not say masks."""
+    kind, loss = file.data.targets, file.loss
+    if loss is None or not loss.of_classes or kind is None or not kind.scaled or file.data.makes_targets:
+        return []
+    if all(each.target is None or each.target.kind != "values" for each in found):
+        return []
+    what = f"{loss.function} takes the targets for values in [0, 1] (of 8 bits, 255 is 1)"
+    return [f"{ROOT}.data.target_is_mask: is not set: {what}; if they are classes, set it to true"]
 
 
 def _watched(file: RunFile, test: Survey) -> list[Problem]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rml_core.config.foreign import meant
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -83,7 +85,10 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def nearest(given: object, names: Sequence[str]) -> str:
-    """`did you mean "Adam"?` where a name is near enough to what was given, else nothing."""
+    """`did you mean "Adam"?` where a name is what other programs call it, or near enough to what was given, else
+    nothing."""
+    if foreign := meant(given, names):
+        return f"did you mean {' or '.join(shown(name) for name in foreign)}?"
     folded = {name.casefold(): name for name in names}
     matches = difflib.get_close_matches(str(given).casefold(), list(folded), n=1, cutoff=0.6)
     return f'did you mean "{folded[matches[0]]}"?' if matches else ""

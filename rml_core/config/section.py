@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from rml_core.config.foreign import NEEDLESS, plain
 from rml_core.config.names import wrong
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 
@@ -73,7 +74,8 @@ class Section(BaseModel):
         context = error.get("ctx", {})
         if kind == "extra_forbidden" and len(error["loc"]) == 1:
             keys = keys_of(cls)
-            kind = wrong("unknown key", listed(keys), nearest(error["loc"][0], keys))
+            given = error["loc"][0]
+            kind = wrong("unknown key", listed(keys), NEEDLESS.get(plain(given)) or nearest(given, keys))
         elif kind == "rml":
             kind = wrong(**context)
         return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"], ctx=context)

@@ -34,7 +34,8 @@ def header_of(item: Item, shape: tuple[int, ...] | None, dtype: Any) -> Header:
         raise RunFailed(f"{item}: is empty" + (f": its shape is {shape}" if shape else ""))
     if len(shape) > MOST_AXES:
         raise RunFailed(
-            f"{item}: its shape is {shape}, and a sample has {MOST_AXES} axes at most: channels, and three of space"
+            f"{item}: its shape is {shape}, and a sample has {MOST_AXES} axes at most: channels, and three of space; "
+            "where all samples are in one array, write each by itself"
         )
     return Header(tuple(int(size) for size in shape), dtype.newbyteorder("=").name)
 
@@ -74,8 +75,14 @@ def _integers(array: np.ndarray, item: Item) -> np.ndarray:
 
 
 def not_inside(file: str, inside: str, names: list[str]) -> RunFailed:
-    """The error for a name that `file` does not have; `names`: those it has."""
-    there = natural_order(names)
+    """The error for a name that `file` does not have; `names`: those it has, of which the level is shown that the
+    name leads to."""
+    group, there = inside, natural_order(names)
+    while group and not any(name.startswith(f"{group}/") for name in names):
+        group = group.rpartition("/")[0]
+    start = f"{group}/" if group else ""
+    level = {start + name.removeprefix(start).partition("/")[0]: None for name in there if name.startswith(start)}
+    there = list(level)
     shown = listed(there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
     mean = nearest(inside, there)
     return RunFailed(

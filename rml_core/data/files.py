@@ -73,7 +73,8 @@ class Found:
     """The samples at a path, in natural order.
 
     `folder`: what names are below; `files`: each sample's file below it. `headers`: None where sizes have to be
-    measured, file by file. `labels`, `classes`: class indices, where the files hold these and no samples.
+    measured, file by file. `labels`, `classes`: class indices, where the files hold these and no samples. `inside`:
+    the group or dataset that was named.
     """
 
     folder: AnyPath
@@ -83,6 +84,7 @@ class Found:
     headers: tuple[Header, ...] | None = None
     labels: tuple[int, ...] | None = None
     classes: tuple[str, ...] | None = None
+    inside: str = ""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -99,6 +101,11 @@ class Found:
         )
 
     @cached_property
+    def keys_below(self) -> tuple[str, ...]:
+        """`keys`, below the group or dataset that was named."""
+        return tuple(key.removeprefix(self.inside).lstrip("/") for key in self.keys) if self.inside else self.keys
+
+    @cached_property
     def places(self) -> tuple[str, ...]:
         """The samples below the folder, by folders and groups alone: a file is no folder."""
         return tuple(
@@ -109,10 +116,11 @@ class Found:
 
 class Reader(ABC):
     """One type's files. `what`: what they are called in messages, in the plural. `whole_files`: a file is a sample, and
-    is not opened to be found."""
+    is not opened to be found. `one_each`: how samples x[0], x[1], ... are written, each as one of its own."""
 
     what: ClassVar[str]
     whole_files: ClassVar[bool] = False
+    one_each: ClassVar[str] = ""
 
     @abstractmethod
     def counts(self, name: str) -> bool:
@@ -171,7 +179,7 @@ class Reader(ABC):
             for each, header in contents or ()
         ]
         names, items, headers = zip(*entries, strict=True)
-        return Found(folder, names, items, single, headers)
+        return Found(folder, names, items, single, headers, inside=inside)
 
 
 def absolute(folder: AnyPath, names: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ SUFFIXES = (".h5", ".hdf5", ".hdf", ".hd5", ".he5")
 
 class Hdf5(Reader):
     what: ClassVar[str] = "HDF5 files (.h5, .hdf5)"
+    one_each: ClassVar[str] = 'file[f"x/{i}"] = x[i]'
 
     def counts(self, name: str) -> bool:
         return Path(name).suffix.lower() in SUFFIXES

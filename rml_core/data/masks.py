@@ -16,35 +16,48 @@ if TYPE_CHECKING:
 # Raw values in the order of their classes; None: each value is its class.
 Mapped = tuple[int, ...] | None
 
+# What targets of pixels or voxels are called, and those of whole samples.
+MASKS, CLASS_TARGETS = "masks", "class targets"
 
-def mapping(values: Mapping[int, str] | Iterable[int], classes: int, ignore_index: int | None = None) -> Mapped:
-    """Which values stand for the classes 0 .. classes-1, from the distinct raw values of the training masks.
 
-    Values that all lie in 0 .. classes-1, but for `ignore_index`, stay (None); others are mapped in sorted order.
-    `values` may say for each value a file that has it. Raises `RunFailed` where there are more values than classes.
+def mapping(
+    values: Mapping[int, str] | Iterable[int], outputs: int, ignore_index: int | None = None, what: str = MASKS
+) -> Mapped:
+    """Which values stand for the classes 0 .. C-1, from the distinct raw values of the training masks. C: the network's
+    `outputs`, or 2 where it has one.
+
+    Values that all lie in 0 .. C-1, but for `ignore_index`, stay (None); others are mapped in sorted order.
+    `values` may say for each value a file that has it. `what`: what the targets are called. Raises `RunFailed` where
+    there are more values than classes.
     """
+    classes = max(outputs, 2)
     distinct = sorted(set(values) - {ignore_index})
     if all(0 <= value < classes for value in distinct):
         return None
     if len(distinct) > classes:
+        has = f"{outputs} outputs" if outputs > 1 else "one output, which tells two classes apart"
         raise RunFailed(
-            f"the masks have {len(distinct)} distinct values ({_some(distinct)}), the network has {classes} classes"
+            f"the {what} have {len(distinct)} distinct values ({_some(distinct)}), the network has {has}"
             + _first_file(values, distinct[classes])
-            + "; give it an output for each value, or mend the masks (JPEG makes values of its own: use PNG)"
+            + f"; give it an output for each value, or mend the {what}"
+            + (_of_pixels(values) if what == MASKS else "")
         )
     return tuple(distinct)
 
 
-def check_known(values: Mapping[int, str], mapped: Mapped, classes: int, ignore_index: int | None = None) -> None:
+def check_known(
+    values: Mapping[int, str], mapped: Mapped, outputs: int, ignore_index: int | None = None, what: str = MASKS
+) -> None:
     """Raises `RunFailed` where a value of the test masks (value -> a file that has it) stands for no class."""
+    classes = max(outputs, 2)
     known = range(classes) if mapped is None else mapped
     unseen = sorted(set(values) - set(known) - {ignore_index})
     if unseen:
         raise RunFailed(
             f"{values[unseen[0]]}: value {unseen[0]} stands for no class: "
-            + (f"training masks have {_some(known)}" if mapped is not None else f"classes are 0 to {classes - 1}")
+            + (f"training {what} have {_some(known)}" if mapped is not None else f"classes are 0 to {classes - 1}")
             + (f"; nor do {_some(unseen[1:])}" if unseen[1:] else "")
-            + "; mend the mask, or train on masks that have this value"
+            + f"; mend it, or train on {what} that have this value"
         )
 
 
@@ -82,6 +95,14 @@ def _looked_up(raw: np.ndarray, mapped: Mapped, ignore_index: int | None) -> np.
     if raw.dtype.kind == "i":
         classes[raw == FILLED] = IGNORED
     return classes
+
+
+def _of_pixels(values: Mapping[int, str] | Iterable[int]) -> str:
+    """Where values of masks may come from that are no classes."""
+    files = values.values() if isinstance(values, Mapping) else ()
+    if any(file.casefold().endswith((".jpg", ".jpeg")) for file in files):
+        return " (JPEG makes values of its own: use PNG)"
+    return "; if the values number objects, make them 0 and 1 first"
 
 
 def _first_file(values: Mapping[int, str] | Iterable[int], value: int) -> str:

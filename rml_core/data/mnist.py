@@ -68,6 +68,9 @@ class Mnist(Reader):
 
     def find(self, path: str, base: AnyPath | str, where: str, role: Role, as_target: bool) -> Found:
         folder, found, single = _look(path, base, where)
+        if single and found[0].kind == "labels" and not as_target:
+            what = f"{found[0].file} has labels, and inputs are images"
+            raise Refused([Problem(where, what, "", "name the file with the images: are the two swapped?")])
         if single:
             return _samples(folder, found[0], where, single)
         return _samples(folder, _of_role(folder, found, "labels" if as_target else "images", role, where), where)

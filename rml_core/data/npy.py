@@ -28,6 +28,7 @@ _DAMAGED = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib
 
 class Npy(Reader):
     what: ClassVar[str] = "NumPy files (.npy, .npz)"
+    one_each: ClassVar[str] = 'np.savez("x.npz", *x)'
 
     def counts(self, name: str) -> bool:
         return Path(name).suffix.lower() in (".npy", ".npz")
@@ -47,6 +48,8 @@ class Npy(Reader):
         except OSError as error:
             raise RunFailed(f"{file}: cannot be read: {error.strerror or reason(error)}") from None
         except _DAMAGED as error:
+            if reason(error) == "File is not a zip file":
+                raise RunFailed(f"{file}: is cut short, or no .npz file") from None
             raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
 
     def read(self, item: Item, form: Form) -> np.ndarray:

@@ -129,6 +129,20 @@ class Samples:
             return array, to_classes(_channel(target), self._mapped, self._ignore_index)
         return array, target
 
+    def broken(self, indices: np.ndarray) -> str:
+        """Which of the samples `indices` have numbers that are not finite; "": none. Reads them again."""
+        found = []
+        for index in map(int, indices):
+            array, target = self.sample(index, 0, 0, training=False)
+            if not np.isfinite(array).all():
+                found.append(self._input_files[index])
+            elif self._target_files is not None and not np.isfinite(target).all():
+                found.append(self._target_files[index])
+        if not found:
+            return ""
+        has = "has" if len(found) == 1 else f"and {len(found) - 1} more of the batch have"
+        return f"{found[0]} {has} numbers that are nan or infinite: mend them or leave them out"
+
     def _generators(self) -> Generators:
         """This thread's own."""
         if not hasattr(self._own, "generators"):

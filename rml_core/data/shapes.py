@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rml_core.config.problem import Problem, Refused, RunFailed
+from rml_core.data import layout
 from rml_core.data.arrays import MOST_AXES
-from rml_core.data.files import NAMED, Form, Found, Item, Shape, channels_first, refuse_failures
+from rml_core.data.files import NAMED, Form, Found, Header, Item, Shape, channels_first, refuse_failures
 from rml_core.transforms.chain import Chain
 from rml_core.transforms.section import DoesNotFit, known, size_of
 
@@ -41,17 +42,28 @@ def input_form(form: Form, found: Found, chain: Chain, takes: Takes | None) -> F
     added = replace(form, add_channel=True)
     if not shape:
         return added
+    lacks = takes is not None and not _fits(shape, form, chain, takes) and _fits(shape, added, chain, takes)
+    return added if lacks else form
 
-    def fits(form: Form) -> bool:
-        assert takes is not None
-        assert found.headers is not None
-        try:
-            given = chain.shape(_last(form.reader.shape(found.headers[0], form)))
-        except DoesNotFit:
-            return False
-        return takes(channels_first(given)) is not None
 
-    return added if takes is not None and not fits(form) and fits(added) else form
+def _fits(shape: tuple[int, ...], form: Form, chain: Chain, takes: Takes) -> bool:
+    try:
+        given = chain.shape(_last(form.reader.shape(Header(shape, ""), form)))
+    except DoesNotFit:
+        return False
+    return takes(channels_first(given)) is not None
+
+
+def layout_problem(found: Found, form: Form, chain: Chain, side: Side, takes: Takes | None) -> Problem | None:
+    """What is wrong with the layout of arrays that the network does not take, where that is to be seen."""
+    if takes is None or _first_shape(form, found) is None:
+        return None
+
+    def fits(shape: tuple[int, ...]) -> bool:
+        added = len(shape) < MOST_AXES and _fits(shape, replace(form, add_channel=True), chain, takes)
+        return added or (bool(shape) and _fits(shape, replace(form, add_channel=False), chain, takes))
+
+    return layout.problem(found, form, side.where, fits)
 
 
 def target_form(form: Form, found: Found, output: Shape) -> Form:

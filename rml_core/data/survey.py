@@ -18,6 +18,7 @@ from rml_core.data.shapes import (
     Takes,
     check_equal,
     input_form,
+    layout_problem,
     shape_of,
     target_form,
     through,
@@ -99,6 +100,9 @@ def survey(
     target_side = replace(side, key=target_key)
     chain = data.input_chain.acting(training)
     form = input_form(data.input_form, found, chain, takes)
+    if misplaced := layout_problem(found, form, chain, side, takes):
+        # What else there is to say of shapes follows from it.
+        raise Refused([misplaced])
     shape = add(shape_of, found, form, chain, side)
     add(try_first, found, form, chain, side)
 
@@ -112,10 +116,10 @@ def survey(
         made = add(shape_of, found, form, data.target_chain.acting(training), side)
         target = Target("values", made) if made is not None else None
     elif target_found is not None:
-        folders, keys = (found.folder, target_found.folder), (found.keys, target_found.keys)
+        folders, keys = (found.folder, target_found.folder), _keys(found, target_found)
         order = add(pair, found.names, target_found.names, target_side.where, folders, keys)
         if order is not None:
-            warnings += _paired_by_order(found, target_found, order)
+            warnings += _paired_by_order(found, target_found, keys, order)
         if target_found.labels is not None:
             known = add(_classes, target_found, classes, target_side)
             if known is not None and order is not None:
@@ -207,9 +211,17 @@ def _check_names(found: Found, where: str) -> None:
                 raise Refused([Problem(f"{where}.test_output_path", what, "", "rename one of the two")])
 
 
-def _paired_by_order(found: Found, targets: Found, order: Sequence[int]) -> list[str]:
-    for name, key, position in zip(found.names, found.keys, order, strict=True):
-        if key != targets.keys[position]:
+def _keys(found: Found, targets: Found) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What inputs and targets pair by: names below the groups that were named, unless more whole ones agree."""
+    ways = ((found.keys_below, targets.keys_below), (found.keys, targets.keys))
+    return max(ways, key=lambda keys: len(set(keys[0]).intersection(keys[1])))
+
+
+def _paired_by_order(
+    found: Found, targets: Found, keys: tuple[Sequence[str], Sequence[str]], order: Sequence[int]
+) -> list[str]:
+    for name, key, position in zip(found.names, keys[0], order, strict=True):
+        if key != keys[1][position]:
             return [
                 f"inputs and targets have different names: they are paired in sorted order, {name} with "
                 f"{targets.names[position]}"

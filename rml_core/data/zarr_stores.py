@@ -24,6 +24,7 @@ MARKS = ("zarr.json", ".zarray", ".zgroup")
 
 class Zarr(Reader):
     what: ClassVar[str] = "Zarr stores"
+    one_each: ClassVar[str] = 'group[f"x/{i}"] = x[i]'
 
     def counts(self, name: str) -> bool:
         return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +40,7 @@ class _Pending:
 
     losses: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
-    batches: list[tuple[int, int, float]] = field(default_factory=list)
+    batches: list[tuple[int, np.ndarray, float]] = field(default_factory=list)
 
 
 def train(
@@ -54,10 +55,12 @@ def train(
     stop: Callable[[], bool],
     report: Callable[[Progress], None],
     log: Path | None,
+    broken: Callable[[np.ndarray], str] = lambda indices: "",
 ) -> Sums:
     """Train on the epoch's remaining batches; `sums` holds what the batches before them gave.
 
-    It stops early, after an update, when `stop` says so.
+    It stops early, after an update, when `stop` says so. `broken` says what is wrong with samples, asked only where a
+    loss is not finite; "": nothing.
 
     Raises:
         RunFailed: a loss that is not finite; the log then ends with that batch.
@@ -74,44 +77,45 @@ def train(
         loss, norm = step(training, inputs, targets, share=share, first=first, update=update)
         pending.losses.append(loss)
         pending.norms.append(norm)
-        pending.batches.append((number, len(batch.indices), elapsed()))
+        pending.batches.append((number, batch.indices, elapsed()))
         now = time.perf_counter()
         if now - fetched > FETCH_EVERY_S:
             fetched = now
             sums.seconds = before + now - began
-            last = _fetch(pending, epoch, sums, log)
+            last = _fetch(pending, epoch, sums, log, broken)
             report(Progress(epoch, number, count, last, sums.samples / sums.seconds))
         if update and stop():
             sums.stopped = number < count
             break
     sums.seconds = before + time.perf_counter() - began
     if pending.batches:
-        last = _fetch(pending, epoch, sums, log)
+        last = _fetch(pending, epoch, sums, log, broken)
         report(Progress(epoch, sums.batch, count, last, sums.samples / sums.seconds))
     return sums
 
 
-def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None) -> float:
+def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None, broken: Callable[[np.ndarray], str]) -> float:
     """Bring the pending figures to the host: log lines, sums; the last loss."""
     figures = torch.stack([torch.stack(pending.losses).double(), torch.stack(pending.norms).double()]).tolist()
     lines = []
     last = math.nan
-    wrong: tuple[int, float] | None = None
-    for (number, samples, time_s), last, norm in zip(pending.batches, *figures, strict=True):
+    wrong: tuple[int, float, np.ndarray] | None = None
+    for (number, indices, time_s), last, norm in zip(pending.batches, *figures, strict=True):
         lines.append(train_line(epoch, number, time_s, last, norm))
         if not math.isfinite(last):
-            wrong = (number, last)
+            wrong = (number, last, indices)
             break
-        sums.loss += last * samples
-        sums.samples += samples
+        sums.loss += last * len(indices)
+        sums.samples += len(indices)
         sums.batch = number
     if log is not None:
         append(log, lines)
     if wrong is not None:
-        number, loss = wrong
+        number, loss, indices = wrong
+        mend = "lower optimizer.learning_rate, set optimizer.clip_norm, or look for broken samples"
         raise RunFailed(
-            f"the loss became {loss} in epoch {epoch}, batch {number}: lower optimizer.learning_rate, set "
-            "optimizer.clip_norm, or look for broken samples; earlier checkpoints are kept"
+            f"the loss became {loss} in epoch {epoch}, batch {number}: {broken(indices) or mend}; "
+            "earlier checkpoints are kept"
         )
     pending.losses.clear()
     pending.norms.clear()

@@ -166,6 +166,7 @@ class Rank:
                 stop=self._stop.is_set,
                 report=report,
                 log=setup.train_log if setup.rank == 0 else None,
+                broken=self._samples["training"].broken,
             )
         if sums.stopped:
             self.epoch, self.batch = number, sums.batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, TypeGuard
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard
 
 from pydantic import Field, field_validator
 
@@ -28,6 +28,8 @@ class Focal(Elementwise):
     p_t is what the network gives the class that is there, and the mean is over pixels. One output, and several that
     end in sigmoid, say yes or no each: then p_t is p or 1 - p, and the mean is over outputs too.
     """
+
+    of_classes: ClassVar[bool] = True
 
     function: Annotated[str, OneOf("loss function", "Focal")]
     gamma: Annotated[float, Field(ge=0)] = 2.0

@@ -7,7 +7,7 @@ Dice: Milletari, Navab, Ahmadi (arXiv:1606.04797), without squares below the fra
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -27,6 +27,8 @@ class Region(Weighted):
     A class that is neither the most probable one of any pixel nor in the target leaves the mean. A single channel
     is always in it: where there is nothing to find, its loss pushes p down.
     """
+
+    of_classes: ClassVar[bool] = True
 
     smooth: Annotated[float, Field(ge=0)] = 1e-6
     """Added to both sides of the fraction."""

@@ -359,3 +359,24 @@ def test_checking_loads_nothing_heavy(classification: dict[str, Any], run_file: 
         [sys.executable, "-c", PROGRAM, run_file(classification)], capture_output=True, text=True, check=False
     )
     assert (finished.stdout, finished.returncode) == ("[]\n", 0), finished.stderr
+
+
+@pytest.mark.parametrize("function", ["Dice", "Jaccard", "Focal"])
+def test_masks_that_are_read_as_values(segmentation: Section, function: str):
+    del segmentation["data"]["target_is_mask"]
+    segmentation["data"]["grayscale"] = True
+    segmentation["loss"] = {"function": function}
+    segmentation["layers"][0]["config"] |= {"filters": 1, "activation": "sigmoid"}
+    assert check(read({"neural_network": segmentation})).warnings == (
+        f"neural_network.data.target_is_mask: is not set: {function} takes the targets for values in [0, 1] (of 8 "
+        "bits, 255 is 1); if they are classes, set it to true",
+    )
+
+
+@pytest.mark.parametrize("function", ["BCE", "MSE"])
+def test_values_are_what_an_autoencoder_has(segmentation: Section, function: str):
+    del segmentation["data"]["target_is_mask"]
+    segmentation["data"]["grayscale"] = True
+    segmentation["loss"] = {"function": function}
+    segmentation["layers"][0]["config"] |= {"filters": 1, "activation": "sigmoid"}
+    assert check(read({"neural_network": segmentation})).warnings == ()

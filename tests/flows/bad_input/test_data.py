@@ -163,13 +163,13 @@ def test_values_of_masks_that_are_no_classes(masks: dict[str, Any], run: Rml, tm
         1,
         "mask values 0 -> 0, 255 -> 1\n",
         f"load test: {tmp_path}/test_masks/1.png: value 7 stands for no class: training masks have 0, 255; nor do 9; "
-        "mend the mask, or train on masks that have this value\n",
+        "mend it, or train on masks that have this value\n",
     )
     cv2.imwrite(str(tmp_path / "masks" / "1.png"), mask)
     assert run(masks) == (
         1,
         "",
-        "load training: the masks have 4 distinct values (0, 7, 9, 255), the network has 2 classes; 9 is in "
-        f"{tmp_path}/masks/1.png; give it an output for each value, or mend the masks (JPEG makes values of its own: "
-        "use PNG)\n",
+        "load training: the masks have 4 distinct values (0, 7, 9, 255), the network has one output, which tells two "
+        f"classes apart; 9 is in {tmp_path}/masks/1.png; give it an output for each value, or mend the masks; if the "
+        "values number objects, make them 0 and 1 first\n",
     )

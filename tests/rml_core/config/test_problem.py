@@ -38,3 +38,20 @@ def test_values_are_shown_as_json_and_cut():
     assert shown("x" * 200) == '"' + "x" * 75 + " ..."
     assert nearest("resise", ["resize", "rotate"]) == 'did you mean "resize"?'
     assert nearest("qqq", ["resize"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "text"),
+    [
+        ("lr", ["type", "learning_rate"], 'did you mean "learning_rate"?'),
+        ("CrossEntropyLoss", ["NLL", "BCE"], 'did you mean "NLL"?'),
+        ("cross_entropy", ["NLL", "BCE"], 'did you mean "NLL"?'),
+        ("sparse_categorical_crossentropy", ["NLL", "BCE"], 'did you mean "NLL"?'),
+        ("BinaryCrossentropy", ["NLL", "BCE"], 'did you mean "BCE"?'),
+        ("random_crop", ["resize", "jitter_crop", "center_crop"], 'did you mean "jitter_crop" or "center_crop"?'),
+        ("epochs", ["num_epochs"], 'did you mean "num_epochs"?'),
+        ("lr", ["units"], ""),
+    ],
+)
+def test_words_of_other_programs(given: str, names: list[str], text: str):
+    assert nearest(given, names) == text

@@ -164,3 +164,10 @@ def test_the_schema_is_no_stricter_than_the_models(optimizer: str, transform: st
     value = {"optimizer": {"type": optimizer}, "transforms": [{transform: [3, 4]}]}
     parse(Whole, value, "root")
     jsonschema.validate(value, Whole.model_json_schema())
+
+
+def test_keys_that_are_not_needed_here():
+    assert problems({"optimizer": {"type": "Adam"}, "metrics": ["accuracy"]}) == (
+        "root.metrics: unknown key\n    allowed: optimizer, transforms, epochs, tag, label\n"
+        "    accuracy and more are logged by themselves: leave it out"
+    )

@@ -17,6 +17,7 @@ import zarr
 
 from rml_core.config.problem import Refused
 from rml_core.config.target import Target
+from rml_core.data.samples import Samples
 
 WHERE = "neural_network.data"
 
@@ -285,3 +286,16 @@ def test_a_large_archive_is_read_array_by_array(work):
     held = subprocess.run(command, cwd=work.folder, check=True, capture_output=True, text=True).stdout
     # An array takes 2 MiB, all of them 32; kilobytes.
     assert int(held) < 12 * 1024
+
+
+@pytest.mark.parametrize("preload", [False, True])
+def test_samples_with_numbers_that_are_not_finite_are_named(work, preload):
+    x = {name: np.zeros((1, 4), np.float32) for name in "abcd"}
+    y = {name: np.zeros(1, np.float32) for name in "abcd"}
+    x["b"][0, 1], x["c"][0, 0], y["d"][0] = np.nan, np.inf, -np.inf
+    keys = {"type": "numpy", "input_path": work.save("npz", "x.npz", x), "target_path": work.save("npz", "y.npz", y)}
+    samples = Samples(work.prepare(preload=preload, **keys))
+    said = "numbers that are nan or infinite: mend them or leave them out"
+    assert samples.broken(np.array([0])) == ""
+    assert samples.broken(np.array([0, 3])) == f"{work.folder}/y.npz:/d has {said}"
+    assert samples.broken(np.array([2, 0, 1])) == f"{work.folder}/x.npz:/c and 1 more of the batch have {said}"

@@ -54,7 +54,8 @@ REFUSED = {
     "axes": (
         lambda path: np.save(path, np.zeros((1, 1, 1, 1, 1))),
         "a.npy",
-        "its shape is (1, 1, 1, 1, 1), and a sample has 4 axes at most: channels, and three of space",
+        "its shape is (1, 1, 1, 1, 1), and a sample has 4 axes at most: channels, and three of space; where all "
+        "samples are in one array, write each by itself",
     ),
     "no numpy": (lambda path: path.write_bytes(b"\xff\xd8\xff" * 9), "a.npy", "is no NumPy file"),
     "nothing": (lambda path: path.write_bytes(b""), "a.npy", "is no NumPy file"),
@@ -62,7 +63,7 @@ REFUSED = {
     "half a zip": (
         lambda path: (np.savez(path, a=np.zeros(99)), path.write_bytes(path.read_bytes()[:-30])),
         "a.npz",
-        "cannot be read: File is not a zip file",
+        "is cut short, or no .npz file",
     ),
     "no hdf5": (lambda path: path.write_bytes(b"no"), "a.h5", "is no HDF5 file"),
     "no datasets": (lambda path: h5py.File(path, "w").create_group("g").file.close(), "a.h5", "has no datasets"),
@@ -123,6 +124,9 @@ def test_a_name_that_is_not_inside(work):
         assert refusal(work, input_type=type_, input_path=f"{name}:/volumes/tran") == (
             f"{WHERE}.input_path: {work.folder}/{name}: has no volumes/tran: "
             'did you mean "volumes/train"?; it has volumes/test, volumes/train'
+        )
+        assert refusal(work, input_type=type_, input_path=f"{name}:/volume") == (
+            f'{WHERE}.input_path: {work.folder}/{name}: has no volume: did you mean "volumes"?; it has volumes'
         )
     np.save(work.folder / "d.npy", noise(3))
     assert refusal(work, input_type="numpy", input_path="d.npy:/x") == (
@@ -256,3 +260,17 @@ def test_predictions_that_could_not_be_named(work):
         f"{WHERE}.test_output_path: a.npz/x and a.npz/x/y cannot both be in an HDF5 file: a dataset is no group\n"
         "    rename one of the two"
     )
+
+
+@pytest.mark.parametrize(("kind", "name"), [("hdf5", "a.h5"), ("npz", "a.npz"), ("zarr3", "a.zarr")])
+def test_groups_that_are_named_pair_by_the_names_below_them(work, kind, name):
+    work.save(kind, name, {f"{group}/{sample}": noise(3) for group in "xy" for sample in ("a", "b")})
+    type_ = {"hdf5": "hdf5", "npz": "numpy", "zarr3": "zarr"}[kind]
+    below = ("/x/a", "/y/a") if kind == "npz" else ("/x", "/y")
+    pairs = [tuple(f"{name}:{inside}" for inside in below)]
+    if kind != "npz":
+        # Whole names agree where a file of one group stands beside a group.
+        work.save(kind, f"x{name}", {"x/a": noise(3), "x/b": noise(3)})
+        pairs.append((f"{name}:/x", f"x{name}"))
+    for inputs, targets in pairs:
+        assert work.survey(type=type_, input_path=inputs, target_path=targets).warnings == ()

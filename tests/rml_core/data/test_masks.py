@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rml_core.config.problem import RunFailed
 from rml_core.config.target import IGNORED
-from rml_core.data.masks import check_known, mapping, to_classes
+from rml_core.data.masks import CLASS_TARGETS, check_known, mapping, to_classes
 from rml_core.transforms.section import FILLED
 
 
@@ -34,8 +34,20 @@ def test_more_values_than_classes():
     with pytest.raises(RunFailed) as failed:
         mapping({0: "/a.png", 128: "/b.png", 255: "/c.png"}, 2)
     assert str(failed.value) == (
-        "the masks have 3 distinct values (0, 128, 255), the network has 2 classes; 255 is in /c.png; give it an "
-        "output for each value, or mend the masks (JPEG makes values of its own: use PNG)"
+        "the masks have 3 distinct values (0, 128, 255), the network has 2 outputs; 255 is in /c.png; give it an "
+        "output for each value, or mend the masks; if the values number objects, make them 0 and 1 first"
+    )
+    with pytest.raises(RunFailed) as failed:
+        mapping({0: "/a.JPG", 128: "/b.png", 255: "/c.png"}, 1)
+    assert str(failed.value) == (
+        "the masks have 3 distinct values (0, 128, 255), the network has one output, which tells two classes apart; "
+        "255 is in /c.png; give it an output for each value, or mend the masks (JPEG makes values of its own: use PNG)"
+    )
+    with pytest.raises(RunFailed) as failed:
+        mapping({0: "/a.npz:/a", 1: "/a.npz:/b", 2: "/a.npz:/c", 3: "/a.npz:/d"}, 3, what=CLASS_TARGETS)
+    assert str(failed.value) == (
+        "the class targets have 4 distinct values (0, 1, 2, 3), the network has 3 outputs; 3 is in /a.npz:/d; give it "
+        "an output for each value, or mend the class targets"
     )
 
 
@@ -44,13 +56,19 @@ def test_a_test_value_unseen_in_training():
     with pytest.raises(RunFailed) as failed:
         check_known({0: "/a.png", 255: "/a.png", 7: "/b.png", 9: "/c.png"}, (0, 255), 2)
     assert str(failed.value) == (
-        "/b.png: value 7 stands for no class: training masks have 0, 255; nor do 9; mend the mask, or train on masks "
+        "/b.png: value 7 stands for no class: training masks have 0, 255; nor do 9; mend it, or train on masks "
         "that have this value"
     )
     with pytest.raises(RunFailed) as failed:
         check_known({0: "/a.png", 3: "/b.png"}, None, 3)
     assert str(failed.value) == (
-        "/b.png: value 3 stands for no class: classes are 0 to 2; mend the mask, or train on masks that have this value"
+        "/b.png: value 3 stands for no class: classes are 0 to 2; mend it, or train on masks that have this value"
+    )
+    with pytest.raises(RunFailed) as failed:
+        check_known({0: "/a.npz:/a", 2: "/a.npz:/c"}, (0, 1), 2, what=CLASS_TARGETS)
+    assert str(failed.value) == (
+        "/a.npz:/c: value 2 stands for no class: training class targets have 0, 1; mend it, or train on class targets "
+        "that have this value"
     )
 
 

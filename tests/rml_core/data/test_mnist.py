@@ -172,3 +172,11 @@ def test_a_class_unseen_in_training(work):
         f"{WHERE}.test_target_path: class 14 of {work.folder}/m/t10k-labels-idx1-ubyte was not there in training\n"
         "    allowed: the classes of training: 0 to 9"
     )
+
+
+def test_images_and_labels_swapped(mnist):
+    (images,), (labels,) = ((mnist.folder / "mnist").glob(f"train-{kind}*") for kind in ("images", "labels"))
+    assert refusal(mnist, type="mnist", input_path=str(labels), target_path=str(images)) == (
+        f"{WHERE}.input_path: {labels} has labels, and inputs are images\n"
+        "    name the file with the images: are the two swapped?"
+    )

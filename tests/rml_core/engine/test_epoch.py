@@ -124,3 +124,18 @@ def test_a_loss_that_is_not_finite_names_epoch_and_batch(
     assert [line.split()[1] for line in lines] == ["1", "2", "3", "4"]
     assert lines[-1].split()[3] == text
     assert (sums.batch, sums.samples) == (3, 12)
+
+
+def test_samples_that_are_broken_are_named(training: Callable[..., Training]):
+    asked: list[np.ndarray] = []
+
+    def broken(indices: np.ndarray) -> str:
+        asked.append(indices)
+        return "a.npy has numbers that are nan"
+
+    with pytest.raises(RunFailed) as failed:
+        trained(training(), made(broken=4), broken=broken)
+    assert str(failed.value) == (
+        "the loss became nan in epoch 3, batch 4: a.npy has numbers that are nan; earlier checkpoints are kept"
+    )
+    assert [each.tolist() for each in asked] == [[0, 1, 2, 3]]

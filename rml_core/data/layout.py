@@ -1,0 +1,52 @@
+"""Arrays laid out as other programs have them: all samples in one, or channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+from rml_core.config.problem import Problem
+from rml_core.data.files import Form, Found, Item
+
+Lengths = tuple[int, ...]
+Fits = Callable[[Lengths], bool]
+
+# Pictures have so many channels at most.
+COLOURS = 4
+# So many different shapes are looked at.
+LOOKED_AT = 4
+
+
+def problem(found: Found, form: Form, where: str, fits: Fits) -> Problem | None:
+    """What is wrong with inputs that the network does not take, where they would fit in another layout.
+
+    `fits`: whether the network takes a sample of a shape, as it lies in the file.
+    """
+    headers: dict[Lengths, Item] = {}
+    for header, item in zip(found.headers or (), found.items, strict=False):
+        headers.setdefault(header.shape, item)
+    for shape, item in islice(headers.items(), LOOKED_AT):
+        if fits(shape):
+            continue
+        if any(map(fits, _moved(shape))) or _is_picture(shape):
+            what = f"arrays are channels first, and {item} of shape {shape} looks channels last"
+            return Problem(where, what, "", "put the channels first: np.moveaxis(x, -1, 0)")
+        # A few in front are channels that the network does not have.
+        if len(shape) < 2 or shape[0] <= COLOURS or not any(map(fits, (shape[1:], *_moved(shape[1:])))):
+            continue
+        what = f"an array is one sample, and {item} of shape {shape} looks like {shape[0]} of them"
+        remedy = form.reader.one_each
+        if not fits(shape[1:]):
+            what, remedy = f"{what}, channels last", f"x = np.moveaxis(x, -1, 1); {remedy}"
+        return Problem(where, what, "", f"write each by itself, and its target too: {remedy}")
+    return None
+
+
+def _moved(shape: Lengths) -> Iterable[Lengths]:
+    """`shape` with its last axis first, where that makes it another."""
+    if len(shape) > 1 and shape[-1] != shape[0]:
+        yield (shape[-1], *shape[:-1])
+
+
+def _is_picture(shape: Lengths) -> bool:
+    return len(shape) == 3 and shape[-1] in (1, 3, COLOURS) and min(shape[:-1]) > COLOURS
