@@ -20,6 +20,9 @@ GIVEN_BY = {
     "hard_sigmoid": "sigmoid",
 }
 
+# What no weight changes: a distribution over a single class.
+OF_ONE_CHANNEL = {"softmax": 1, "log_softmax": 0}
+
 
 def fit(
     loss: LossSection,
@@ -48,8 +51,10 @@ def fit(
         problems.append(
             Problem(f"{where}.source", f'{loss.function} cannot use "{source}"', listed(loss.sources), remedy)
         )
-    elif output_shape[0] == 1 and not loss.needs_two_outputs and source in ("softmax", "log_softmax"):
-        what = f"{source} over the one channel of {output_shape} gives 1 whatever the network says"
+    end = source if loss.sources else last_activation
+    if output_shape[0] == 1 and not loss.needs_two_outputs and end in OF_ONE_CHANNEL:
+        given = f"{end} over the one channel of {shape_text(output_shape)}"
+        what = f"{given} gives {OF_ONE_CHANNEL[end]} whatever the network says"
         problems.append(Problem(where, what, remedy="end the network with sigmoid"))
     if problems:
         raise Refused(problems)

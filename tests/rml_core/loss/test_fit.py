@@ -154,6 +154,14 @@ def test_what_is_warned_of(section, keys, shape, target, last, warning):
             "    end the network with sigmoid",
         ),
         (
+            {"function": "MSE"},
+            (1, None, 30),
+            MASK,
+            "log_softmax",
+            "neural_network.loss: log_softmax over the one channel of (1, ?, 30) gives 0 whatever the network says\n"
+            "    end the network with sigmoid",
+        ),
+        (
             {"function": "NLL"},
             (10, 7, 7),
             LABELS,
