@@ -177,8 +177,12 @@ def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:
     ignored = getattr(checked.run.file.loss, "ignore_index", None)
     training, test = prepared.get("training"), prepared.get("test")
     if training is not None:
+        values = dict(training.mask_values)
+        if checked.run.file.data.validation_split is not None and test is not None:
+            # Those that are held out are training masks as well: which ones the seed draws decides on no class.
+            values = dict(test.mask_values) | values
         with _named("load training"):
-            mapped = mapping(dict(training.mask_values), outputs, ignored, what)
+            mapped = mapping(values, outputs, ignored, what)
         if mapped is not None:
             say.info("mask values " + ", ".join(f"{value} -> {index}" for index, value in enumerate(mapped)))
     elif checked.learned is not None:

@@ -232,3 +232,22 @@ def test_images_as_targets(run: Run, tmp_path: Path):
     figures = outcome.history[-1]
     assert figures["mae"] == pytest.approx(error.abs().mean().item(), rel=1e-4)
     assert figures["rmse"] == pytest.approx(error.square().mean().sqrt().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_masks_that_are_held_out_tell_the_classes_too(run: Run, tmp_path: Path, seed: int):
+    """A value that one mask alone has is a class on whichever side of the split the mask is."""
+    write_masks(tmp_path, [0, 255], each=8)
+    rare = tmp_path / "train" / "masks" / "5.png"
+    mask = cv2.imread(str(rare), cv2.IMREAD_GRAYSCALE)
+    mask[0, 0] = 128
+    cv2.imwrite(str(rare), mask)
+    section = segmentation(tmp_path, 3, "softmax", {"function": "Dice"})
+    del section["data"]["test_input_path"], section["data"]["test_target_path"]
+    section["data"]["validation_split"] = 0.5
+    section["seed"] = seed
+    outcome = run(section)
+    assert saved(tmp_path / "run", 2)["mask_values"] == [0, 128, 255]
+    support = [row["support"][1] for row in outcome.history]
+    held = "5.png" in outcome.gallery.names
+    assert support == [int(held)] * 2
