@@ -161,9 +161,7 @@ def export(
         str, typer.Argument(metavar="CHECKPOINT", help="A file that checkpoints.save left.", parser=_place)
     ],
     format_name: Annotated[str, typer.Option("--format", metavar="onnx|torch", help="What to write.")] = "onnx",
-    out: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Where to; without it here, named as the checkpoint.")
-    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="Where to; without it beside the checkpoint.")] = None,
     debug: Debug = False,
 ) -> None:
     """Write a trained network for onnxruntime, or for torch alone."""

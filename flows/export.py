@@ -54,16 +54,18 @@ FORMATS = {
 def export(checkpoint: str, format_name: str, out: str | None) -> str:
     """Write the network of a run's checkpoint; what is to be said of the file that was written.
 
-    Without `out`: a file in the working directory, named as the checkpoint.
+    Without `out`: a file beside the checkpoint, or in the working directory where that is behind a URL, named as the
+    checkpoint.
 
     Raises:
         Refused: no such format, no checkpoint of a run, a package that is not installed, a place that cannot be
-            written.
+            written, a name that does not end as the format's files do.
         RunFailed: the network has no counterpart there, or the disk is full.
     """
     chosen = _format(format_name)
-    where = _place(out if out is not None else Path(checkpoint).with_suffix(chosen.suffix).name)
-    saved = _checkpoint(resolve(checkpoint, ""))
+    source = resolve(checkpoint, "")
+    where = _place(out if out is not None else _beside(source, chosen.suffix), chosen.suffix)
+    saved = _checkpoint(source)
     from rml_core.engine import log
     from rml_core.layers import keras_json
     from rml_core.layers.export import exported
@@ -74,11 +76,12 @@ def export(checkpoint: str, format_name: str, out: str | None) -> str:
     made = exported(graph, saved["network"], tuple(shape) if shape is not None else None)
     about = _about(saved, section, made)
     content, kind = chosen.write(made, about)
+    replaced = " (replaced)" if _is_there(where) else ""
     if isinstance(where, Path):
         log.put(where, content)
     else:
         _put(where, content)
-    rows = [("file", f"{where}: {kind}, float32, in evaluation mode"), *_lines(about)]
+    rows = [("file", f"{where}{replaced}: {kind}, float32, in evaluation mode"), *_lines(about)]
     return "\n".join(f"{name:8}{text}" for name, text in rows)
 
 
@@ -94,16 +97,31 @@ def _format(name: str) -> Format:
     return chosen
 
 
-def _place(given: str) -> AnyPath:
+def _beside(checkpoint: AnyPath, suffix: str) -> str:
+    """Several runs' checkpoints have one name: beside each there is room for its own."""
+    name = Path(checkpoint.name).with_suffix(suffix).name
+    return str(checkpoint.with_name(name)) if isinstance(checkpoint, Path) else name
+
+
+def _place(given: str, suffix: str) -> AnyPath:
     problem = problem_of_writing(given, "--out")
     if problem is not None:
         raise Refused([problem])
     path = resolve(given, "")
     if isinstance(path, Path) and path.is_dir():
         raise Refused([Problem("--out", f"{path} is a folder", "the name of a file")])
+    if path.suffix.casefold() != suffix:
+        raise Refused([Problem("--out", f"{path} does not end in {suffix}", f"{path.with_suffix(suffix)}")])
     if isinstance(path, Path) and not path.absolute().parent.is_dir():
         raise Refused([Problem("--out", f"{path} cannot be written: {path.absolute().parent} is no folder")])
     return path
+
+
+def _is_there(path: AnyPath) -> bool:
+    try:
+        return remote.kind(path) == "file"
+    except OSError:
+        return False
 
 
 def _put(path: UPath, content: bytes) -> None:
@@ -138,6 +156,8 @@ def _about(saved: Mapping[str, Any], section: Mapping[str, Any], made: Exported)
         "input": f"{_axes(made.input_shape)}, channels first",
         "output": f"{_axes(made.output_shape)}, {made.network.last_activation}",
     }
+    if made.sizes:
+        about["sizes"] = made.sizes
     if saved["classes"]:
         about["classes"] = json.dumps(saved["classes"])
     if saved["mask_values"]:
@@ -166,15 +186,19 @@ def _axes(shape: tuple[int | str, ...]) -> str:
 LINES = {
     "input": ("input", "{}"),
     "output": ("output", "{}"),
+    "sizes": ("sizes", "{}"),
     "classes": ("classes", "{}, of the channels"),
     "mask_values": ("masks", "{}, of the channels: the value in the files for each"),
     "samples": ("samples", "{}"),
-    "transforms": ("before", "{}; what is drawn in training only"),
+    "transforms": ("before", "{}"),
     "checkpoint": ("from", "{}"),
 }
 
 
 def _lines(about: Mapping[str, str]) -> list[tuple[str, str]]:
     lines = [(LINES[name][0], LINES[name][1].format(text)) for name, text in about.items()]
-    lines.insert(-1, ("", "samples and what is done to them before are not in the file"))
+    if "transforms" in about:
+        lines.insert(
+            -1, ("", "not in the file: to be done to each sample; random transforms are left out at inference")
+        )
     return lines

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -28,6 +28,8 @@ INPUT, OUTPUT = "input", "output"
 AXES: dict[int, tuple[str, ...]] = {0: (), 1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 # Sizes that an open axis is tried with, where no samples say one: networks with several poolings take multiples.
 SIZES = (64, 128, 256, 32, 96, 224, 299, 512, 572, 16, 8)
+# Open sizes are looked for in steps up to this one: a network of six poolings takes multiples of 64.
+LARGEST_STEP = 64
 # So far apart may the outputs of a network and of what is made of it be, in parts of the largest number.
 TOLERANCE = 1e-5
 # protobuf's messages are no longer; a little is not weights.
@@ -39,6 +41,7 @@ class Exported:
     """A network in evaluation mode and float32, as a torch.export program.
 
     `input_shape`, `output_shape`: channels first, the batch first; an axis is a size or the name of one that is open.
+    `sizes`: which sizes the open axes may have, where not every one does: "height and width: multiples of 8".
     """
 
     program: Any
@@ -46,6 +49,7 @@ class Exported:
     example: Tensor
     input_shape: tuple[int | str, ...]
     output_shape: tuple[int | str, ...]
+    sizes: str = ""
 
 
 def exported(graph: Graph, weights: Mapping[str, Tensor], sample_shape: Shape | None) -> Exported:
@@ -76,7 +80,7 @@ def exported(graph: Graph, weights: Mapping[str, Tensor], sample_shape: Shape | 
                 raise RunFailed(f"torch cannot export this network: {_first_line(error)}") from error
             continue
         _compare(module, made, graph)
-        return made
+        return _with_names(made, graph)
     raise AssertionError
 
 
@@ -114,6 +118,9 @@ def as_onnx(made: Exported, texts: Mapping[str, str]) -> tuple[bytes, int]:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in names:
                 axis.dim_param = names[axis.dim_param]
+    for axis, name in zip(model.graph.output[0].type.tensor_type.shape.dim, made.output_shape, strict=True):
+        if isinstance(name, str):
+            axis.dim_param = name
     onnx.helper.set_model_props(model, dict(texts))
     onnx.checker.check_model(model)
     return model.SerializeToString(), max(each.version for each in model.opset_import if each.domain == "")
@@ -172,6 +179,67 @@ def _program(module: nn.Module, network: Network, example: Tensor) -> Exported:
         tuple(input_shape),
         tuple(int(str(size)) if str(size).isdecimal() else _spelled(size, named) for size in result.meta["val"].shape),
     )
+
+
+def _with_names(made: Exported, graph: Graph) -> Exported:
+    """With the steps of open sizes, and output axes said by those of the input: `height//2`.
+
+    Shapes are worked out without torch: its guards know of no multiples, and its expressions keep the way that a size
+    has come, `2*(((height - 1)//2)) + 2`.
+    """
+    example = tuple(made.example.shape[1:])
+    rules, told = {}, list(made.output_shape)
+    for axis, name in enumerate(made.input_shape[2:], 1):
+        if not isinstance(name, str):
+            continue
+        step = _step(graph, example, axis)
+        if step > 1:
+            over = example[axis] % step
+            rules[name] = f"{over} more than a multiple of {step}" if over else f"multiples of {step}"
+        tried = [_moved(example, axis, step * count) for count in range(4)]
+        outputs = [infer(graph, shape).output_shape for shape in tried]
+        for place, sizes in enumerate(zip(*outputs, strict=True), 1):
+            if isinstance(told[place], str) and len(set(sizes)) > 1:
+                told[place] = _as_of(name, [shape[axis] for shape in tried], sizes, str(made.output_shape[place]))
+    groups: dict[str, list[str]] = {}
+    for name, rule in rules.items():
+        groups.setdefault(rule, []).append(name)
+    said = "; ".join(f"{' and '.join(names)}: {rule}" for rule, names in groups.items())
+    return replace(made, output_shape=tuple(told), sizes=said)
+
+
+def _moved(shape: tuple[int, ...], axis: int, by: int) -> tuple[int, ...]:
+    return (*shape[:axis], shape[axis] + by, *shape[axis + 1 :])
+
+
+def _step(graph: Graph, example: tuple[int, ...], axis: int) -> int:
+    """The least that a size can grow by, again and again."""
+
+    def goes(shape: tuple[int, ...]) -> bool:
+        try:
+            infer(graph, shape)
+        except Refused:
+            return False
+        return True
+
+    steps = range(1, LARGEST_STEP + 1)
+    return next((step for step in steps if all(goes(_moved(example, axis, step * n)) for n in (1, 2, 3))), 1)
+
+
+def _as_of(name: str, given: Sequence[int], got: Sequence[int | None], otherwise: str) -> str:
+    """A word for sizes `got` where the axis `name` has those `given`: torch's own where it is as short."""
+    for size, first in zip(given, got, strict=True):
+        for times in {1, (first or 0) // size, size // (first or 1)} - {0}:
+            ways = {
+                name: list(given),
+                f"{times}*{name}": [times * each for each in given],
+                f"{name}//{times}": [each // times for each in given],
+                f"ceil({name}/{times})": [-(-each // times) for each in given],
+            }
+            for way, sizes in ways.items():
+                if sizes == list(got):
+                    return way
+    return otherwise if len(otherwise) <= 2 * len(name) + 4 else f"output_{name}"
 
 
 def _spelled(size: Any, named: Mapping[str, str]) -> str:

@@ -89,7 +89,7 @@ QUOTED = {
         "input   (batch, 3, height, width), channels first\noutput  (batch, 2), log_softmax\n",
         'classes ["cats", "dogs"], of the channels\n'
         "samples images, BGR as OpenCV reads them; 8 and 16 bit as numbers from 0 to 1\n",
-        "        samples and what is done to them before are not in the file\n",
+        "        not in the file: to be done to each sample; random transforms are left out at inference\n",
     ),
     "segment.md": ("mask values 0 -> 0, 255 -> 1\n",),
 }

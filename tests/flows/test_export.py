@@ -85,8 +85,8 @@ input   (batch, 1, height, width), channels first
 output  (batch, 2), log_softmax
 classes ["left", "right"], of the channels
 samples images, grey; 8 and 16 bit as numbers from 0 to 1
-before  {transforms}; what is drawn in training only
-        samples and what is done to them before are not in the file
+before  {transforms}
+        not in the file: to be done to each sample; random transforms are left out at inference
 from    epoch 2 of run {run}
 """
 
@@ -162,19 +162,36 @@ def test_onnxruntime_runs_it(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model_checkpoint_2.onnx").write_text("an older one")
-    status, output, errors = rml("export", trained / "checkpoints" / "model_checkpoint_2.pt")
+    status, output, errors = rml(
+        "export", trained / "checkpoints" / "model_checkpoint_2.pt", "--out", "model_checkpoint_2.onnx"
+    )
     assert (status, errors) == (0, "")
     session = onnxruntime.InferenceSession("model_checkpoint_2.onnx", providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     (opset,) = (each.version for each in onnx.load("model_checkpoint_2.onnx").opset_import if not each.domain)
     kind = f"ONNX, opset {opset}"
-    assert output == ABOUT.format(name="model_checkpoint_2.onnx", kind=kind, transforms=TRANSFORMS, run=run_of(trained))
+    name = "model_checkpoint_2.onnx (replaced)"
+    assert output == ABOUT.format(name=name, kind=kind, transforms=TRANSFORMS, run=run_of(trained))
     assert json.loads(about["rml.classes"]) == ["left", "right"]
     assert about["rml.samples"] == "images, grey; 8 and 16 bit as numbers from 0 to 1"
     for name, values in predicted(trained).items():
         (outputs,) = session.run(None, {"input": test_samples[name]})
         np.testing.assert_allclose(outputs[0], values, rtol=0, atol=1e-5)
     assert [path.name for path in tmp_path.iterdir()] == ["model_checkpoint_2.onnx"]
+
+
+def test_without_a_name_the_file_lies_beside_the_checkpoint(
+    trained: Path, rml: Rml, tmp_path: Path, in_memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = (trained / "checkpoints" / "model_checkpoint_best.pt").read_bytes()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "best.pt").write_bytes(content)
+    in_memory.pipe_file("/store/far.pt", content)
+    assert rml("export", "saved/best.pt", "--format", "torch")[1].startswith("file    saved/best.pt2: a torch")
+    assert rml("export", "memory://store/far.pt", "--format", "torch")[1].startswith("file    far.pt2: a torch")
+    assert sorted(path.name for path in tmp_path.rglob("*.pt2")) == ["best.pt2", "far.pt2"]
+    assert (tmp_path / "saved" / "best.pt2").exists()
 
 
 def test_any_checkpoint_goes(trained: Path, rml: Rml, tmp_path: Path, in_memory: Any) -> None:
@@ -216,7 +233,6 @@ def test_what_the_data_was_is_told(trained: Path, rml: Rml, tmp_path: Path) -> N
     assert output.splitlines()[3:-1] == [
         "masks   [0, 255], of the channels: the value in the files for each",
         "samples images, BGR as OpenCV reads them; 8 and 16 bit as numbers from 0 to 1",
-        "        samples and what is done to them before are not in the file",
     ]
 
 
@@ -252,8 +268,16 @@ def test_what_cannot_be_exported(trained: Path, rml: Rml, tmp_path: Path, monkey
         ),
         ((checkpoint, "--out", "."), "--out: . is a folder\n    allowed: the name of a file"),
         (
-            (checkpoint, "--out", "no/such/file"),
-            f"--out: no/such/file cannot be written: {tmp_path}/no/such is no folder",
+            (checkpoint, "--out", "a.torch"),
+            "--out: a.torch does not end in .onnx\n    allowed: a.onnx",
+        ),
+        (
+            (checkpoint, "--format", "torch", "--out", "a"),
+            "--out: a does not end in .pt2\n    allowed: a.pt2",
+        ),
+        (
+            (checkpoint, "--out", "no/such/file.onnx"),
+            f"--out: no/such/file.onnx cannot be written: {tmp_path}/no/such is no folder",
         ),
     ]
     for arguments, problem in expected:

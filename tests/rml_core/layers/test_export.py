@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import torch
 from keras import layers as L
@@ -189,6 +190,68 @@ def test_what_is_open_stays_open(layers, sample, given, gives):
     weights = build(infer(graph, sample or (3, 12, 10)), 1).state_dict()
     made = export.exported(graph, weights, sample)
     assert (made.input_shape, made.output_shape) == (given, gives)
+
+
+UP = {"class_name": "UpSampling2D", "config": {"name": "up"}}
+
+
+def halved(padding):
+    return [{"class_name": "MaxPooling2D", "config": {"name": "half", "pool_size": [2, 3], "padding": padding}}]
+
+
+@pytest.mark.parametrize(
+    ("layers", "gives", "sizes"),
+    [
+        ([CONV, UP], ("batch", 4, "2*height", "2*width"), ""),
+        (halved("valid"), ("batch", 3, "height//2", "width//3"), ""),
+        (halved("same"), ("batch", 3, "ceil(height/2)", "ceil(width/3)"), ""),
+        (
+            [{"class_name": "Conv2D", "config": {"name": "c", "filters": 2, "kernel_size": 5, "strides": 2}}],
+            ("batch", 2, "output_height", "output_width"),
+            "",
+        ),
+    ],
+)
+def test_sizes_of_the_output_are_said_by_those_of_the_input(layers, gives, sizes):
+    graph = read(layers, "layers", Path())
+    made = export.exported(graph, build(infer(graph, (3, 24, 30)), 1).state_dict(), (3, 24, 30))
+    assert (made.input_shape, made.output_shape, made.sizes) == (("batch", 3, "height", "width"), gives, sizes)
+
+
+def joined(cut, *inner):
+    """A U-Net's way down and up again, beside what it is joined with."""
+    x = keras.Input((None, None, 2), name="in")
+    y = x
+    for layer in inner:
+        y = layer(y)
+    return keras.Model(x, L.Concatenate()([L.Cropping2D(cut)(x), y]))
+
+
+@pytest.mark.parametrize(
+    ("model", "sample", "sizes"),
+    [
+        (lambda: joined(0, L.MaxPooling2D(4), L.UpSampling2D(4)), (2, 16, 24), "height and width: multiples of 4"),
+        (
+            lambda: joined(0, L.MaxPooling2D((6, 1)), L.UpSampling2D((6, 1))),
+            (2, 18, 24),
+            "height: multiples of 6",
+        ),
+        (
+            lambda: joined(1, L.Cropping2D(1), L.MaxPooling2D((2, 3)), L.UpSampling2D((2, 3))),
+            (2, 16, 20),
+            "height: multiples of 2; width: 2 more than a multiple of 3",
+        ),
+    ],
+)
+def test_sizes_that_go_are_said(model, sample, sizes):
+    graph = read(json.loads(model().to_json()), "layers", Path())
+    made = export.exported(graph, build(infer(graph, sample), 1).state_dict(), sample)
+    assert made.sizes == sizes
+    file, _ = export.as_onnx(made, {})
+    (output,) = onnx.load_from_string(file).graph.output
+    shape = [axis.dim_param or axis.dim_value for axis in output.type.tensor_type.shape.dim]
+    assert shape == list(made.output_shape)
+    assert shape[:2] == ["batch", 4]
 
 
 def test_samples_of_any_size():
