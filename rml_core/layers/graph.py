@@ -240,7 +240,7 @@ def _compatible(declared: Shape, given: Shape) -> bool:
 def _other_input(graph: Graph, declared: Shape, given: Shape) -> Problem:
     remedy = "write null for the sizes that may vary, or make the samples fit"
     if len(declared) == len(given) and declared[-1] != given[-1]:
-        remedy = "make the channels agree: mind grayscale"
+        remedy = "make the channels agree; images are of one channel with grayscale, else of three"
     what = f"the network's input is {say(declared)}, channels last, but the samples are {say(given)}"
     return Problem(graph.where, what, "", remedy)
 

@@ -92,7 +92,7 @@ CONV = ("Conv2D", {"filters": 4, "kernel_size": 3})
             [("Dense", {"units": 3, "input_shape": [8, 8, 3]})],
             (1, 8, 8),
             ": the network's input is (8, 8, 3), channels last, but the samples are (8, 8, 1)\n"
-            "    make the channels agree: mind grayscale",
+            "    make the channels agree; images are of one channel with grayscale, else of three",
         ),
         (
             [("Dense", {"units": 3, "input_shape": [8, 8, 3]})],
