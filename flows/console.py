@@ -113,9 +113,10 @@ def shown(last: int) -> Iterator[None]:
             log.removeHandler(handler)
 
 
-def say_written(files: list[AnyPath], seconds: float) -> None:
+def say_written(files: list[tuple[AnyPath, str]], seconds: float) -> None:
     print(f"done in {seconds:.1f} s" + ("; written:" if files else "; nothing was written: set outfile to keep logs"))
     here = Path.cwd()
-    for file in files:
+    for file, note in files:
         path = Path(os.path.normpath(file)) if isinstance(file, Path) else None
-        print(f"  {path.relative_to(here) if path is not None and path.is_relative_to(here) else path or file}")
+        shown_as = path.relative_to(here) if path is not None and path.is_relative_to(here) else path or file
+        print(f"  {shown_as}" + (f", {note}" if note else ""))

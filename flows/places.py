@@ -86,19 +86,21 @@ class Places:
             folders.append(("neural_network.data.test_output_path", self.output))
         return folders
 
-    def written(self) -> list[AnyPath]:
-        """What is there at the end, for the user to find."""
-        files: list[AnyPath] = []
+    def written(self) -> list[tuple[AnyPath, str]]:
+        """What is there at the end, for the user to find: the newest file of each kind, and how many there are."""
+        files: list[tuple[AnyPath, str]] = []
         if self.logs is not None:
             files += [
-                path
+                (path, "")
                 for path in (self.logs.train, self.logs.test, self.logs.metrics, self.logs.report)
                 if path.exists() and path.stat().st_size
             ]
         if self.checkpoints is not None:
-            files += _newest(self.checkpoints, "model_checkpoint_*.pt")
+            files += _checkpoints(self.checkpoints)
         if self.output is not None:
             files += _newest(self.output, "output_*.h5")
+        if self.debug is not None:
+            files += _newest(self.debug, "network.dot") + _newest(self.debug, "debug_*.json")
         return files
 
 
@@ -122,13 +124,25 @@ def _try_folder(path: AnyPath) -> None:
     remote.remove(tried)
 
 
-def _newest(folder: AnyPath, pattern: str) -> list[AnyPath]:
+def _newest(folder: AnyPath, pattern: str) -> list[tuple[AnyPath, str]]:
     """The file that was written last, where there is one."""
     try:
         found = natural_order(name for name in remote.names(folder) if fnmatch(name, pattern))
-        return sorted((folder / name for name in found), key=remote.changed)[-1:]
+        return [(path, "") for path in sorted((folder / name for name in found), key=remote.changed)[-1:]]
     except OSError:
         return []
+
+
+def _checkpoints(folder: AnyPath) -> list[tuple[AnyPath, str]]:
+    from rml_core.checkpoints import native
+
+    try:
+        left = native.left(folder)
+    except OSError:
+        return []
+    epochs = [path for path in left if native.EPOCH.fullmatch(path.name)]
+    newest = [(epochs[-1], f"the newest of {len(epochs)}" if len(epochs) > 1 else "")] if epochs else []
+    return newest + [(path, "") for path in left if path not in epochs]
 
 
 def _why(path: AnyPath, error: OSError) -> str:

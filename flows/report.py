@@ -35,7 +35,7 @@ def markdown(outcome: Outcome) -> str:
     lines += [
         "| " + " | ".join(f"{row[key]:.6g}" if key in row else "" for key in keys) + " |" for row in outcome.history
     ]
-    return "\n".join([*lines, "", *(f"- `{path}`" for path in outcome.places.written())])
+    return "\n".join([*lines, "", *(f"- `{path}`{note and ', ' + note}" for path, note in outcome.places.written())])
 
 
 def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ...], source: str = "") -> bytes:

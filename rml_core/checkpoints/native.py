@@ -208,6 +208,21 @@ def newest(folder: AnyPath) -> tuple[AnyPath | None, list[str]]:
     return None, said
 
 
+def left(folder: AnyPath) -> list[AnyPath]:
+    """What the run that wrote to `folder` last has left there: complete epochs in their order, the best, the
+    interrupted one. Raises `OSError`."""
+    names = remote.names(folder)
+    others = [path for path in (best_path(folder), interrupted_path(folder)) if path.name in names]
+    paths, runs = [*_epoch_paths(folder), *others], {}
+    for path in paths:
+        try:
+            runs[path] = _stamp(path).run_id
+        except Refused:
+            continue
+    latest = max(runs, key=remote.changed, default=None)
+    return [path for path in paths if latest is not None and runs.get(path) == runs[latest]]
+
+
 def has_interrupted(folder: AnyPath) -> bool:
     """Raises `RunFailed` where that cannot be seen."""
     try:

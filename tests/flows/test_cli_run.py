@@ -210,7 +210,7 @@ def test_a_server_of_its_own(classification: dict[str, Any], run_file: RunFile, 
         "  out_test.txt",
         "  out_metrics.jsonl",
         "  out_report.png",
-        "  checkpoints/model_checkpoint_2.pt",
+        "  checkpoints/model_checkpoint_2.pt, the newest of 2",
         "  predictions/output_2.h5",
     ]
     assert processes_with(f"PREFECT_HOME={home}") == []

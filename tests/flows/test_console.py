@@ -60,8 +60,10 @@ def test_the_files_that_were_written(
 ):
     """Short where they lie below the working directory."""
     monkeypatch.chdir(tmp_path)
-    say_written([tmp_path / "logs" / "out_train.txt", Path("/elsewhere/a.h5")], 61.23)
-    assert capsys.readouterr().out == "done in 61.2 s; written:\n  logs/out_train.txt\n  /elsewhere/a.h5\n"
+    say_written([(tmp_path / "logs" / "out_train.txt", ""), (Path("/elsewhere/a.pt"), "the newest of 3")], 61.23)
+    assert capsys.readouterr().out == (
+        "done in 61.2 s; written:\n  logs/out_train.txt\n  /elsewhere/a.pt, the newest of 3\n"
+    )
     say_written([], 1.0)
     assert capsys.readouterr().out == "done in 1.0 s; nothing was written: set outfile to keep logs\n"
 
@@ -82,7 +84,7 @@ def test_where_there_is_no_terminal(classification: dict[str, Any], rml: Rml, ru
         "out_test.txt",
         "out_metrics.jsonl",
         "out_report.png",
-        "model_checkpoint_3.pt",
+        "model_checkpoint_3.pt, the newest of 3",
         "output_3.h5",
     ]
 

@@ -197,7 +197,24 @@ def test_what_a_run_without_an_outfile_leaves(run: Run, section: Section, tmp_pa
     outcome = run(section)
     left = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert left == ["checkpoints", "predictions"]
-    assert [path.name for path in outcome.places.written()] == ["model_checkpoint_1.pt", "output_1.h5"]
+    assert [path.name for path, _ in outcome.places.written()] == ["model_checkpoint_1.pt", "output_1.h5"]
+
+
+def test_every_kind_of_file_is_told(run: Run, section: Section, tmp_path: Path):
+    """Those of the run itself: an earlier one in the same folder has left others."""
+    folder = tmp_path / "run" / "checkpoints"
+    section |= {"num_epochs": 5, "debug": True, "checkpoints": {"save": "checkpoints", "best": True}}
+    run(section)
+    (folder / "model_checkpoint_5.pt").rename(folder / "model_checkpoint_interrupted.pt")
+    section["num_epochs"] = 2
+    written = run(section).places.written()
+    assert [(path.name, note) for path, note in written if path.name[:4] != "out_"] == [
+        ("model_checkpoint_2.pt", "the newest of 2"),
+        ("model_checkpoint_best.pt", ""),
+        ("output_2.h5", ""),
+        ("network.dot", ""),
+        ("debug_2.json", ""),
+    ]
 
 
 def test_a_new_run_replaces_the_logs(run: Run, section: Section, tmp_path: Path):
@@ -323,7 +340,7 @@ def test_the_command_says_what_happens_and_what_it_wrote(
         "  out_test.txt",
         "  out_metrics.jsonl",
         "  out_report.png",
-        "  checkpoints/model_checkpoint_2.pt",
+        "  checkpoints/model_checkpoint_2.pt, the newest of 2",
         "  predictions/output_2.h5",
     ]
     picture = cv2.imread(str(tmp_path / "out_report.png"))
