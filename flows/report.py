@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from flows.phases import Outcome
     from rml_core.engine.evaluation import Gallery
 
-COLUMNS = 8
+# Inches of the page, of the curves' height, and points an inch.
+WIDTH, CURVES, DPI = 12, 4, 80
+# Between pictures, in their heights.
+GAP = 0.06
+FRAME = "0.6"
 
 
 def of(outcome: Outcome) -> bytes:
@@ -38,40 +43,66 @@ def markdown(outcome: Outcome) -> str:
     return "\n".join([*lines, "", *(f"- `{path}`{note and ', ' + note}" for path, note in outcome.places.written())])
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A sample: pictures side by side, each with its name, and a text above them."""
+
+    panels: dict[str, np.ndarray]
+    title: str = ""
+    colour: str = "black"
+
+    @property
+    def width(self) -> float:
+        """In heights; behind several pictures there is room, so that they are seen to belong together."""
+        ratios = [each.shape[1] / each.shape[0] for each in self.panels.values()]
+        return sum(ratios) + GAP * (len(ratios) + 3 if len(ratios) > 1 else 0)
+
+
 def draw(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, ...], source: str = "") -> bytes:
     """A PNG: curves above, at most 32 samples below. `source`: what the network's output is, `logits` for example."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    half = 0.0 if source == "logits" else 0.5
     pictures = [index for index, sample in enumerate(gallery.inputs) if sample.ndim == 3]
-    rows = -(-len(pictures) // COLUMNS)
-    figure = Figure(figsize=(12, 4 + 1.75 * rows), layout="constrained")
+    samples = [_sample(gallery, index, classes, half) for index in pictures]
+    columns = 8 if all(len(sample.panels) == 1 for sample in samples) else 4
+    rows = -(-len(samples) // columns)
+    height = _row_height(samples, WIDTH / columns)
+    figure = Figure(figsize=(WIDTH, CURVES + height * rows), layout="constrained")
     FigureCanvasAgg(figure)
     curves: FigureBase = figure
     if rows:
-        curves, sheet = figure.subfigures(2, 1, height_ratios=[4, 1.75 * rows])  # type: ignore[misc]
-        axes = sheet.subplots(rows, COLUMNS, squeeze=False).ravel()
+        curves, sheet = figure.subfigures(2, 1, height_ratios=[CURVES, height * rows])  # type: ignore[misc]
+        axes = sheet.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes:
             axis.set_axis_off()
-        for axis, index in zip(axes, pictures, strict=False):
-            _sample(axis, gallery, index, classes, half=0.0 if source == "logits" else 0.5)
-    _curves(curves.subplots(1, 2), history)
+        for axis, sample in zip(axes, samples, strict=False):
+            _show(axis, sample)
+    _curves(curves, history)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80)
+    figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 
-def _curves(axes: Any, history: list[dict[str, Any]]) -> None:
-    losses, accuracies = axes
+def _row_height(samples: list[Shown], width: float) -> float:
+    """Inches that a row takes in which each sample has `width`, as a whole number of points."""
+    tallest = max(((width - 0.1) / sample.width for sample in samples), default=0.0)
+    lines = max((sample.title.count("\n") for sample in samples), default=0)
+    return round((min(max(tallest, 0.4), 3.0) + 0.35 + 0.1 * lines) * DPI) / DPI
+
+
+def _curves(figure: FigureBase, history: list[dict[str, Any]]) -> None:
+    accurate = any(np.isfinite(row.get("accuracy", np.nan)) for row in history)
+    losses, *others = figure.subplots(1, 2 if accurate else 1, squeeze=False)[0]
     for key, label in (("train_loss", "training"), ("test_loss", "test")):
         _curve(losses, history, key, label)
     losses.set(title="loss", xlabel="epoch")
     if losses.lines:
         losses.legend()
-    _curve(accuracies, history, "accuracy", "test")
-    accuracies.set(title="accuracy", xlabel="epoch")
-    if not accuracies.lines:
-        accuracies.set_visible(False)
+    for axis in others:
+        _curve(axis, history, "accuracy", "test")
+        axis.set(title="accuracy", xlabel="epoch")
 
 
 def _curve(axis: Axes, history: list[dict[str, Any]], key: str, label: str) -> None:
@@ -80,27 +111,43 @@ def _curve(axis: Axes, history: list[dict[str, Any]], key: str, label: str) -> N
     points = [(row["epoch"], row[key]) for row in history if np.isfinite(row.get(key, np.nan))]
     if points:
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # One epoch is a tick, and not the middle of a part of it.
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        first, last = history[0]["epoch"], history[-1]["epoch"]
+        margin = max(0.5, 0.03 * (last - first))
+        axis.set_xlim(first - margin, last + margin)
 
 
-def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], half: float) -> None:
+def _show(axis: Axes, sample: Shown) -> None:
+    """Pictures of one height, each in a thin frame: black ones that touch could not be told apart."""
+    from matplotlib.patches import Rectangle
+
+    left = 0.0
+    for name, picture in sample.panels.items():
+        width = picture.shape[1] / picture.shape[0]
+        axis.imshow(_colour(picture), interpolation="nearest", extent=(left, left + width, 1, 0))
+        axis.add_patch(Rectangle((left, 0), width, 1, fill=False, linewidth=0.5, edgecolor=FRAME, clip_on=False))
+        if len(sample.panels) > 1:
+            axis.text(left + width / 2, -0.04, name, ha="center", va="bottom", fontsize=7)
+        left += width + GAP
+    axis.set(xlim=(0, sample.width), ylim=(1, 0))
+    if sample.title:
+        axis.set_title(sample.title, color=sample.colour, fontsize=7 if "\n" in sample.title else 9)
+
+
+def _sample(gallery: Gallery, index: int, classes: tuple[str, ...], half: float) -> Shown:
     output = gallery.outputs[index]
     target = gallery.targets[index] if gallery.targets else None
+    shown = {"input": _picture(gallery.inputs[index])}
     if output.ndim == 1:
-        axis.imshow(_colour(_picture(gallery.inputs[index])), interpolation="nearest")
         if target is not None and target.ndim:
-            axis.set_title(f"{_numbers(output)}\ntrue {_numbers(target)}", fontsize=7)
-            return
+            return Shown(shown, f"{_numbers(output)}\ntrue {_numbers(target)}")
         predicted = int(output.argmax()) if len(output) > 1 else int(output[0] >= half)
         text = _class(predicted, classes)
-        colour = "black"
-        if target is not None:
-            right = int(target) == predicted
-            text += f", true {_class(int(target), classes)}"
-            colour = "tab:green" if right else "tab:red"
-        axis.set_title(text, color=colour, fontsize=9)
-        return
-    shown = {"input": _picture(gallery.inputs[index])}
+        if target is None:
+            return Shown(shown, text)
+        right = int(target) == predicted
+        return Shown(shown, f"{text}, true {_class(int(target), classes)}", "tab:green" if right else "tab:red")
     if output.ndim != 3:
         # A signal or a volume made of a picture is none itself.
         target = None
@@ -115,11 +162,7 @@ def _sample(axis: Axes, gallery: Gallery, index: int, classes: tuple[str, ...], 
         if output.ndim == 3:
             found = output.argmax(0) if len(output) > 1 else output[0] >= half
             shown["output"] = _picture(found, limits)
-    height = gallery.inputs[index].shape[1]
-    axis.imshow(
-        np.concatenate([_of_height(_colour(each), height) for each in shown.values()], 1), interpolation="nearest"
-    )
-    axis.set_title(" | ".join(shown), fontsize=7)
+    return Shown(shown)
 
 
 def _numbers(values: np.ndarray) -> str:
@@ -143,10 +186,3 @@ def _picture(sample: np.ndarray, limits: tuple[float, float] | None = None) -> n
 
 def _colour(picture: np.ndarray) -> np.ndarray:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
-
-
-def _of_height(picture: np.ndarray, height: int) -> np.ndarray:
-    """Nearest neighbours: a network may change the size of what it gets."""
-    rows = np.arange(height) * len(picture) // height
-    width = max(1, picture.shape[1] * height // len(picture))
-    return picture[rows][:, np.arange(width) * picture.shape[1] // width]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rml_core import apps
@@ -105,6 +106,8 @@ def check(run: Run, app: str | None = None) -> Checked:
                 fits.append(collected.of(fit, file.loss, shape, each.target, last, f"{ROOT}.loss", each.classes or ()))
     if training is not None and test is not None:
         collected.problems += _watched(file, test)
+    if network is not None:
+        collected.problems += collected.of(_fits, run, network) or []
     collected.end()
     assert name is not None
     assert network is not None
@@ -130,10 +133,13 @@ def check_without_data(run: Run, app: str | None = None) -> None:
     collected = Collected()
     _sections(run, collected.of(apps.named, app), collected)
     sample = collected.of(sample_shape, run.file.data)
+    network = None
     if sample is not None and None not in sample:
-        collected.of(infer, run.graph, sample)
+        network = collected.of(infer, run.graph, sample)
     elif run.graph.input_shape is not None:
-        collected.of(infer, run.graph, None)
+        network = collected.of(infer, run.graph, None)
+    if network is not None:
+        collected.problems += collected.of(_fits, run, network) or []
     collected.end()
 
 
@@ -280,6 +286,22 @@ def _weights(run: Run, load: str) -> list[Problem]:
     except OSError as error:
         return [Problem(where, f"{path} cannot be read: {error.strerror}")]
     return [no_file(path, where, there)]
+
+
+def _fits(run: Run, network: Network) -> list[Problem]:
+    """The problem of a file with weights that are those of another network, as far as names tell it."""
+    section = run.file.checkpoints
+    path = resolve(section.load, run.base) if section is not None and section.load is not None else None
+    if not isinstance(path, Path) or not path.is_file():
+        return []
+    from rml_core.engine.weights import problem_of
+
+    try:
+        problem = problem_of(path, network)
+    except OSError:
+        # Said with the other files.
+        return []
+    return [problem] if problem is not None else []
 
 
 def _learned(run: Run) -> Learned | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,56 @@ def opened(picture: bytes) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
 
 
+# Points that a row of samples takes: of three pictures, and of one with two lines above it.
+THREE, LINES = 97, 148
+HEIGHTS = {
+    "numbers": 320 + 2 * LINES,
+    "masks": 320 + 2 * THREE,
+    "masks, one channel": 320 + THREE,
+    "values": 320 + 3 * THREE,
+    "values in colour": 320 + THREE,
+    "two channels": 320 + THREE,
+    "another size": 320 + 111,
+    "targets of another size": 320 + THREE,
+}
+
+
 @pytest.mark.parametrize("kind", GALLERIES)
 def test_draw(kind: str):
-    """12 inches wide at 80 points an inch: 4 inches of curves, and 1.75 for each 8 samples."""
+    """12 inches wide at 80 points an inch: 4 inches of curves, and 1.75 for each 8 samples of one picture."""
     samples, rows = GALLERIES[kind]
     picture = opened(report.draw(HISTORY, samples, ("cat", "dog", "horse")))
-    assert picture.shape == (320 + 140 * rows, 960, 3)
+    assert picture.shape == (HEIGHTS.get(kind, 320 + 140 * rows), 960, 3)
     curves, sheet = picture[:320], picture[320:]
     assert curves.std() > 5
     assert rows == 0 or sheet.std() > 5
+
+
+def test_an_epoch_is_a_tick(monkeypatch: pytest.MonkeyPatch):
+    """As the figure has them, before it is a picture."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+    report.draw(HISTORY[:1], Gallery(), ())
+    report.draw([{**row, "accuracy": math.nan} for row in HISTORY[:3]], Gallery(), ())
+    seen = []
+    for axis in (axis for figure in figures for axis in figure.axes):
+        left, right = axis.get_xlim()
+        seen.append([tick for tick in axis.get_xticks() if left <= tick <= right])
+    assert seen == [[1], [1], [1, 2, 3]]
+
+
+def test_black_pictures_are_told_apart():
+    """Each in a frame, with the page between them: from left to right, in the middle of the row."""
+    black = np.zeros((1, 8, 8), np.float32)
+    sheet = opened(report.draw([], gallery([black], [black], [black]), ()))[320:]
+    line = sheet[60, :260, 0].astype(int)
+    blacks = np.flatnonzero(np.diff((line < 20).astype(int)) == 1)
+    assert len(blacks) == 3 or (len(blacks) == 2 and line[0] < 20)
+    for left, right in itertools.pairwise(blacks):
+        assert line[left:right].max() > 220
 
 
 def test_right_is_green_and_wrong_is_red():
@@ -103,8 +145,9 @@ def test_a_class_has_one_shade():
     samples = gallery([np.zeros((1, 8, 8), np.float32)], [output], [target])
     sheet = opened(report.draw([], samples, ()))[320:]
     shades, counts = np.unique(sheet[..., 0], return_counts=True)
-    # The first class and the input are black; the second is half bright in both, the third white as the page.
-    flat = {int(shade) for shade, count in zip(shades, counts, strict=True) if count > 200}
+    # The first class and the input are black; the second is half bright in both, the third white as the page. Frames
+    # are thin.
+    flat = {int(shade) for shade, count in zip(shades, counts, strict=True) if count > 1000}
     assert flat == {0, 127, 255} or flat == {0, 128, 255}
 
 

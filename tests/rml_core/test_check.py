@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -119,6 +120,24 @@ def test_warnings_of_data_and_loss(segmentation: Section, tmp_path: Path):
         "inputs and targets have different names: they are paired in sorted order, 3.png with 3b.png",
         'neural_network.loss: NLL after softmax: the log is taken ("source": "softmax" says that this is meant)',
     )
+
+
+def test_names_tell_that_weights_are_of_another_network(section: Section, tmp_path: Path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["layer_names"] = [f"block_{index}" for index in range(6)]
+        for name in file.attrs["layer_names"]:
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/kernel:0"]
+            group.create_group(name)["kernel:0"] = np.zeros(1)
+    section["checkpoints"] = {"load": str(tmp_path / "other.h5")}
+    message = (
+        f"neural_network.checkpoints.load: nothing in {tmp_path}/other.h5 fits a layer of the network\n"
+        "    allowed: weights of conv, dense\n"
+        "    the file has block_0, block_1, block_2, block_3 and 2 more: load another one, or give the layers its names"
+    )
+    assert refused(section) == message
+    section["layers"][0]["config"]["batch_input_shape"] = [None, 12, 12, 3]
+    assert refused(section, checked=check_without_data) == message
 
 
 # --- what sections lack of each other
