@@ -42,7 +42,9 @@ def test_what_is_written_is_what_a_run_leaves_on_this_machine(
 ) -> None:
     status, output, errors = rml("run", run_file({"neural_network": section}), "--untracked")
     assert (status, errors) == (0, "")
-    assert output.endswith("  memory://store/saved/model_checkpoint_2.pt\n  memory://store/predictions/output_2.h5\n")
+    assert output.endswith(
+        "  memory://store/saved/model_checkpoint_2.pt, the newest of 2\n  memory://store/predictions/output_2.h5\n"
+    )
     assert names(in_memory) == [
         *("predictions/output_1.h5", "predictions/output_2.h5", "saved/.latest_run.json"),
         *("saved/model_checkpoint_1.pt", "saved/model_checkpoint_2.pt"),
