@@ -105,11 +105,17 @@ def _has_its_end(path: AnyPath) -> bool:
         return file.read(4) == b"PK\x05\x06"
 
 
+# MS-DOS's attribute of a folder, as ZIP archives have it.
+DIRECTORY = 0x10
+
+
 def is_whole(path: AnyPath) -> bool:
     """Whether every byte of an archive is as it was written: torch does not look at the checksums that it writes."""
     try:
         with remote.opened(path) as file, zipfile.ZipFile(file) as archive:
-            return archive.testzip() is None
+            # What is marked as a folder torch passes over: its values are whatever memory holds.
+            folders = any(member.external_attr & DIRECTORY and not member.is_dir() for member in archive.infolist())
+            return not folders and archive.testzip() is None
     except Exception:
         # zipfile raises whatever it stumbles over in a list of members that makes no sense.
         return False
