@@ -97,7 +97,7 @@ def _nothing_fits(
     what = f"nothing in {file} fits a layer of the network"
     allowed = f"weights of {_some([layer.name for layer in own.values()], FEW)}"
     remedy = f"the file has {_some([each.name for each in held], FEW)}: "
-    remedy += "load another one; those of the same name differ" if said else "load another one, or give the layers its names"
+    remedy += "load another one" + ("; those of the same name differ" if said else ", or give the layers its names")
     more = [f"... and {len(said) - FEW} more"] if len(said) > FEW else []
     return Problem(where, what, allowed, "\n    ".join([remedy, *said[:FEW], *more]))
 

@@ -6,6 +6,7 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 from __future__ import annotations
 
 import os
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 MEMBER = ".npy"
+# NumPy reads a header with ast.parse, which fails now and then where threads do so at once: CPython 3.11 and 3.12 count
+# the depth of the tree for all of them together (github.com/python/cpython/issues/106905).
+_PARSING = threading.Lock()
 _ZIP = b"PK"
 _DAMAGED = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError)
 
@@ -53,16 +57,14 @@ class Npy(Reader):
             raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
 
     def read(self, item: Item, form: Form) -> np.ndarray:
-        import numpy as np
-
         try:
             if item.inside:
                 archive = opened(("npz", item.file), lambda: _Archive(item.file))
                 with archive.zip.open(item.inside + MEMBER) as member:
-                    array = np.lib.format.read_array(member, allow_pickle=False)
+                    array = _array(member)
             else:
                 with remote.opened(item.file) as stream:
-                    array = np.lib.format.read_array(stream, allow_pickle=False)
+                    array = _array(stream)
         except _DAMAGED as error:
             raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
         return as_sample(array, item, form)
@@ -95,22 +97,57 @@ def _members(stream: IO[bytes], file: str, inside: str) -> list[tuple[str, Heade
         return found
 
 
-def _header(stream: IO[bytes], item: Item, size: int) -> Header:
-    """The header of the array that takes the `size` bytes of `stream`."""
+def _array(stream: IO[bytes]) -> np.ndarray:
+    """The array that begins where `stream` stands.
+
+    Raises:
+        EOFError: it ends before the array does.
+    """
+    import numpy as np
+
+    shape, fortran_order, dtype = _described(stream, np.lib.format.read_magic(stream))
+    if dtype.hasobject:
+        raise ValueError("holds Python objects")
+    array = np.empty(shape[::-1] if fortran_order else shape, dtype)
+    rest = array.reshape(-1).view(np.uint8).data
+    while rest.nbytes:
+        count = stream.readinto(rest)  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError("is cut short")
+        rest = rest[count:]
+    return array.T if fortran_order else array
+
+
+def _described(stream: IO[bytes], version: tuple[int, int]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type, by the header of an array.
+
+    Raises:
+        KeyError: there is no such version of headers, or it is the third, which differs in field names alone: no
+            sample has fields.
+    """
     import numpy as np
 
     readers: dict[tuple[int, int], Any] = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }
+    read = readers[version]
+    with _PARSING:
+        return read(stream)
+
+
+def _header(stream: IO[bytes], item: Item, size: int) -> Header:
+    """The header of the array that takes the `size` bytes of `stream`."""
+    import numpy as np
+
     try:
         version = np.lib.format.read_magic(stream)
     except ValueError:
         raise RunFailed(f"{item}: is no NumPy file") from None
-    if version not in readers:
-        # The third version differs in field names alone, and no sample has fields.
-        raise RunFailed(f"{item}: holds records: save each field as an array of its own")
-    shape, _, dtype = readers[version](stream)
+    try:
+        shape, _, dtype = _described(stream, version)
+    except KeyError:
+        raise RunFailed(f"{item}: holds records: save each field as an array of its own") from None
     header = header_of(item, shape, dtype)
     whole = stream.tell() + int(np.prod(shape)) * dtype.itemsize
     if size < whole:

@@ -243,7 +243,7 @@ def test_warnings_are_the_runs_own(
     classification["neural_network"]["layers"][-1]["config"]["activation"] = "softmax"
     with caplog.at_level("INFO", "rml"):
         begin("warned")
-    assert caplog.messages[0].startswith("warning: neural_network.loss: NLL takes log-probabilities")
+    assert caplog.messages[0].startswith("warning: neural_network.loss: NLL after softmax: the log is taken")
     assert caplog.records[0].levelname == "WARNING"
 
 
