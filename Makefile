@@ -23,7 +23,7 @@ demo: $(VENV)/runtime.stamp ## train a network on images of handwritten digits (
 test: $(VENV)/dev.stamp ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/dev.stamp ## run the tests that take longer
+test-slow: $(VENV)/dev.stamp ## run the tests that take longer (one needs h5dump: Debian has it in hdf5-tools)
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/dev.stamp ## check style, formatting, types and the direction of imports
