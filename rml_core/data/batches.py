@@ -26,11 +26,12 @@ _Begun = tuple[np.ndarray, _Arrays | None, list[Future[Any]]]
 
 
 class Batch(NamedTuple):
-    """Shapes and types of `batches`."""
+    """Shapes and types of `batches`. `kept` (N, *spatial), bool: where values of targets count; None: everywhere."""
 
     inputs: np.ndarray
     targets: np.ndarray | None
     indices: np.ndarray
+    kept: np.ndarray | None = None
 
 
 def order(count: int, epoch: int, seed: int, shuffle: bool) -> np.ndarray:

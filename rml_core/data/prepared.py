@@ -27,6 +27,7 @@ from rml_core.data.handles import closing
 from rml_core.data.section import Data
 from rml_core.data.store import Alike, Index, NotAlike, Put, Unlike
 from rml_core.data.survey import Survey
+from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
 MANIFEST = "manifest.json"
@@ -41,7 +42,7 @@ class Prepared:
     """A handle on prepared samples; what is long stays in the folder's manifest.
 
     `mask_values`: each raw value of the masks with a file that has it. `preloaded`: the decoded samples are in the
-    folder; otherwise they are read from their files when due. The forms say how.
+    folder; otherwise they are read from their files when due. The forms say how. `grids`: as those of a `Survey`.
     """
 
     folder: str
@@ -55,6 +56,7 @@ class Prepared:
     batch_size: int
     input_form: Form
     target_form: Form | None = None
+    grids: tuple[SliceGrid, ...] = ()
 
     @property
     def preloaded(self) -> bool:
@@ -62,7 +64,8 @@ class Prepared:
 
     @property
     def batches(self) -> int:
-        return -(-self.count // self.batch_size)
+        counts = [grid.count for grid in self.grids] or [self.count]
+        return sum(-(-count // self.batch_size) for count in counts)
 
     @property
     def inputs(self) -> tuple[Item, ...]:

@@ -15,6 +15,7 @@ from rml_core.config.section import FromList, Section, keys_of
 from rml_core.data import inpainting
 from rml_core.data.files import Form, Role
 from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
+from rml_core.slicers.section import SliceSection
 from rml_core.transforms import LATER as LATER_TRANSFORMS
 from rml_core.transforms import TRANSFORMS, TransformSection
 from rml_core.transforms.chain import Chain
@@ -83,6 +84,16 @@ class Data(Section):
     """Labels: the class is the folder right below this component of a test file's path."""
     shuffle: bool = True
     """A new training order every epoch, from the seed."""
+    slicers: Annotated[tuple[SliceSection, ...], FromList] = ()
+    """How one big array is cut into samples, a set after the other. None: each array or file is a sample."""
+    hdf5_outfile: FolderText | None = Field(None, examples=["prediction.h5"])
+    """The HDF5 file that predictions of slices are assembled into, one dataset a slice set, of the input's shape."""
+    hdf5_precision: Annotated[str, OneOf("precision", "single", "half")] = "single"
+    """Floating-point numbers of the assembled file."""
+    hdf5_output: Annotated[str, OneOf("output", "values", "argmax")] = "values"
+    """What the assembled file holds: the network's values, or the class (uint8, one channel)."""
+    overlap_blend: Annotated[str, OneOf("blend", "mean", "gaussian")] = "mean"
+    """How the predictions of overlapping slices become one: their mean, or with Gaussian weights around each centre."""
 
     @model_validator(mode="wrap")
     @classmethod

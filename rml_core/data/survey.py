@@ -24,6 +24,7 @@ from rml_core.data.shapes import (
     through,
     try_first,
 )
+from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ class Survey:
     `inputs`, `targets`: where they lie, one a sample, and how they become arrays. `names`: the samples below the input
     folder, `cats/a.jpg`. `labels`: class indices into `classes`. `sample_shape`: of what the network gets, channels
     first, sizes None where samples differ (batches of one). `target`: None where there are no targets. `warnings`: for
-    the log.
+    the log. `grids`: where samples are slices, a grid for each set; `inputs` and `targets` are then the one array that
+    all of them are cut from, `names` is empty, and sample number n is slice n of the first set, and so on through the
+    sets.
     """
 
     role: Role
@@ -56,15 +59,17 @@ class Survey:
     input_form: Form
     target_form: Form | None = None
     warnings: tuple[str, ...] = ()
+    grids: tuple[SliceGrid, ...] = ()
 
     @property
     def count(self) -> int:
-        return len(self.inputs)
+        return sum(grid.count for grid in self.grids) if self.grids else len(self.inputs)
 
     @property
     def batches(self) -> int:
-        """How many batches an epoch has, the last smaller one included."""
-        return -(-self.count // self.batch_size)
+        """How many batches an epoch has, the last smaller one included; a batch is of one slice set."""
+        counts = [grid.count for grid in self.grids] or [self.count]
+        return sum(-(-count // self.batch_size) for count in counts)
 
 
 def survey(

@@ -81,11 +81,6 @@ LATER = ("pde",)
 
 # Keys of types and sections that are not there yet.
 LATER_KEYS = (
-    "slicers",
-    "hdf5_outfile",
-    "hdf5_precision",
-    "hdf5_output",
-    "overlap_blend",
     "domain_size",
     "num_examples",
     "num_test_examples",
