@@ -69,12 +69,12 @@ def train(
     began, before, pending = time.perf_counter(), sums.seconds, _Pending()
     fetched = began
     for number, batch in enumerate(batches, start=sums.batch + 1):
-        inputs, targets = to_device(batch, training.device, training.precision)
+        inputs, targets, kept = to_device(batch, training.device, training.precision)
         assert targets is not None
         first = (number - 1) % accumulate == 0
         update = number % accumulate == 0 or number == count
         share = 1 / min(accumulate, count - (number - 1) // accumulate * accumulate)
-        loss, norm = step(training, inputs, targets, share=share, first=first, update=update)
+        loss, norm = step(training, inputs, targets, kept, share=share, first=first, update=update)
         pending.losses.append(loss)
         pending.norms.append(norm)
         pending.batches.append((number, batch.indices, elapsed()))

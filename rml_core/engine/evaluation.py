@@ -15,10 +15,11 @@ from rml_core.data.batches import Batch
 from rml_core.engine.metrics import Metric
 from rml_core.engine.precision import Precision, to_device
 from rml_core.engine.predictions import Predictions
-from rml_core.engine.step import Objective, Penalty, penalised
+from rml_core.engine.step import Penalty, penalised
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
+    from rml_core.loss.section import Objective
 
 # As many samples as a page of pictures can show, no side longer than a thumbnail's.
 GALLERY = 32
@@ -95,13 +96,13 @@ def evaluate(
             if stop():
                 predictions.discard()
                 return Evaluated(0.0, samples, time.perf_counter() - began, stopped=True)
-            inputs, targets = to_device(batch, device, precision)
+            inputs, targets, kept = to_device(batch, device, precision)
             with precision.context(device):
                 result = network(inputs)
                 if objective is not None and targets is not None:
-                    loss += penalised(objective(result, targets), penalty).double() * len(batch.indices)
+                    loss += penalised(objective(result, targets, kept), penalty).double() * len(batch.indices)
                     if metric is not None:
-                        metric.update(result, targets)
+                        metric.update(result, targets, kept)
             samples += len(batch.indices)
             predictions.add(batch.indices, result)
             gallery.add(batch, result, names)

@@ -24,8 +24,8 @@ class Metric(ABC):
     """Counts over a pass; where there is nothing to divide by, a figure is nan."""
 
     @abstractmethod
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: output (N, C, *spatial) and target as the loss gets them. Does not wait for the device."""
+    def update(self, output: Tensor, target: Tensor, kept: Tensor | None = None) -> None:
+        """Add a batch: output (N, C, *spatial), target and kept as the loss gets them. Does not wait for the device."""
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -67,7 +67,7 @@ class Classes(Metric):
         self.names = [*range(self.classes)] if names is None else [*names, *[None] * self.classes][: self.classes]
         self._counts: Tensor | None = None
 
-    def update(self, output: Tensor, target: Tensor) -> None:
+    def update(self, output: Tensor, target: Tensor, kept: Tensor | None = None) -> None:
         predicted = (output[:, 0] >= self.threshold).long() if self.channels == 1 else most_probable(output)
         predicted, target = predicted.flatten(), target.flatten()
         kept = torch.ones_like(target, dtype=torch.bool) if self.ignored is None else target != self.ignored
@@ -125,17 +125,19 @@ class Errors(Metric):
 
     def __init__(self) -> None:
         self._sums: Tensor | None = None
-        self._count = 0
+        self._count: Tensor | int = 0
 
-    def update(self, output: Tensor, target: Tensor) -> None:
+    def update(self, output: Tensor, target: Tensor, kept: Tensor | None = None) -> None:
         difference = output.to(torch.promote_types(output.dtype, torch.float32)) - target
+        if kept is not None:
+            difference *= kept.unsqueeze(1)
         sums = torch.stack([difference.abs().sum(dtype=torch.float64), difference.square().sum(dtype=torch.float64)])
         self._sums = sums if self._sums is None else self._sums + sums
-        self._count += difference.numel()
+        self._count = self._count + (difference.numel() if kept is None else kept.sum() * difference.shape[1])
 
     def state(self) -> dict[str, np.ndarray[Any, Any]]:
         sums = np.zeros(2) if self._sums is None else self._sums.cpu().numpy()
-        return {"absolute": sums[0], "squared": sums[1], "count": np.array(self._count)}
+        return {"absolute": sums[0], "squared": sums[1], "count": np.array(int(self._count))}
 
     def result(self, state: Counts) -> dict[str, Any]:
         return {

@@ -68,10 +68,13 @@ def _some(count: int) -> str:
     return "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
 
 
-def to_device(batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, Tensor | None]:
-    """A batch's inputs and targets, numbers in the network's type, class indices as they are."""
+def to_device(batch: Batch, device: torch.device, precision: Precision) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A batch's inputs, targets and `kept`: numbers in the network's type, class indices and booleans as they are."""
     inputs = torch.from_numpy(batch.inputs).to(device, precision.dtype, non_blocking=True)
     if batch.targets is None:
-        return inputs, None
+        return inputs, None, None
     targets = torch.from_numpy(batch.targets).to(device, non_blocking=True)
-    return inputs, targets.to(precision.dtype) if targets.is_floating_point() else targets
+    if targets.is_floating_point():
+        targets = targets.to(precision.dtype)
+    kept = None if batch.kept is None else torch.from_numpy(batch.kept).to(device, non_blocking=True)
+    return inputs, targets, kept

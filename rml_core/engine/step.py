@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from rml_core.engine.precision import Precision
 
-# network output and target to a scalar
-Objective = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from rml_core.loss.section import Objective
+
 # what the network itself adds to the loss after its forward pass: a scalar, or None
 Penalty = Callable[[], Tensor | None]
 
@@ -52,7 +53,14 @@ class Training:
 
 
 def step(
-    state: Training, inputs: Tensor, targets: Tensor, *, share: float, first: bool, update: bool
+    state: Training,
+    inputs: Tensor,
+    targets: Tensor,
+    kept: Tensor | None = None,
+    *,
+    share: float,
+    first: bool,
+    update: bool,
 ) -> tuple[Tensor, Tensor]:
     """Add the gradient of `share` times the batch's loss; `first` forgets earlier ones, `update` moves the weights.
 
@@ -63,7 +71,7 @@ def step(
         for parameter in state.parameters:
             parameter.grad = None
     with state.precision.context(state.device):
-        loss = state.objective(state.network(inputs), targets)
+        loss = state.objective(state.network(inputs), targets, kept)
     loss = penalised(loss, state.penalty)
     scaled = loss if share == 1 else loss * share
     if state.scaler is None:

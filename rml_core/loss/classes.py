@@ -55,9 +55,10 @@ class ElementMean:
         self._weights = Constant(weight or [1.0] * channels)
         self._of_two = ClassTable(weight or (1.0, 1.0), ignored)
 
-    def __call__(self, each: Tensor, target: Tensor) -> Tensor:
-        """each (N, C, *spatial); target (N, *spatial) class indices, or values like `each`."""
-        if self._plain:
+    def __call__(self, each: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+        """each (N, C, *spatial); target (N, *spatial) class indices, or values like `each`; kept (N, *spatial): where
+        values count."""
+        if self._plain and kept is None:
             return each.mean()
         if self._channels == 1 and not self._values:
             weight = self._of_two.of(target, each).unsqueeze(1)
@@ -65,8 +66,9 @@ class ElementMean:
         weight = self._weights.channels(each)
         pixels: Tensor | int = each.numel() // self._channels
         if self._ignored is not None:
-            kept = (target != self._ignored).unsqueeze(1)
-            weight, pixels = weight * kept, kept.sum()
+            kept = target != self._ignored
+        if kept is not None:
+            weight, pixels = weight * kept.unsqueeze(1), kept.sum()
         return share((each * weight).sum(), self._weights.like(each).sum() * pixels)
 
 

@@ -95,13 +95,17 @@ class Focal(Elementwise):
         if target.kind == "values":
             factors, weights = Constant([a * w for a, w in zip(alpha, weight, strict=True)]), Constant(weight)
 
-            def of_values(output: Tensor, target: Tensor) -> Tensor:
+            def of_values(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
                 log_p = log_probabilities(output)
                 t = target.to(log_p.dtype)
+                if kept is not None:
+                    t = t * kept.unsqueeze(1)
                 each = t * focused(-log_p) * factors.channels(log_p)
-                if self.weight is None:
-                    return each.sum() / (each.numel() // channels)
-                return share(each.sum(), (t * weights.channels(log_p)).sum())
+                if self.weight is not None:
+                    return share(each.sum(), (t * weights.channels(log_p)).sum())
+                if kept is not None:
+                    return share(each.sum(), kept.sum().to(each.dtype))
+                return each.sum() / (each.numel() // channels)
 
             return of_values
 
@@ -109,7 +113,7 @@ class Focal(Elementwise):
         weigh = ClassTable(weight, ignored)
         even = self.weight is None and self.alpha is None
 
-        def of_classes(output: Tensor, target: Tensor) -> Tensor:
+        def of_classes(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             each = focused(of_target(output, target))
             if even:
                 return share(each.sum(), (target != skip).sum().to(each.dtype))
@@ -142,7 +146,7 @@ class Focal(Elementwise):
         def of_probability(p: Tensor) -> Tensor:
             return (1 - p) ** gamma * -p.log() if gamma else -p.log()
 
-        def objective(output: Tensor, target: Tensor) -> Tensor:
+        def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             x = widened(output) if logits else within(output)
             each, opposite = (of_logit, -x) if logits else (of_probability, 1 - x)
             if values:
@@ -153,7 +157,7 @@ class Focal(Elementwise):
                 focal = each(torch.where(expected, x, opposite))
                 if self.alpha is not None:
                     focal = focal * torch.where(expected, yes.channels(x), no.channels(x))
-            return mean(focal, target)
+            return mean(focal, target, kept)
 
         return objective
 

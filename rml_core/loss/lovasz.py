@@ -42,7 +42,7 @@ class Lovasz(Weighted):
         source, ignored, per_image = fitted.source, self.ignored(target), self.per_image
         if output_shape[0] == 1:
 
-            def of_one(output: Tensor, target: Tensor) -> Tensor:
+            def of_one(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
                 x = within(output).logit() if source in AS_PROBABILITY else widened(output)
                 return hinge(x, target, ignored, per_image)
 
@@ -50,7 +50,7 @@ class Lovasz(Weighted):
 
         weights = Constant(self.weight or [1.0] * (output_shape[0] or 1))
 
-        def of_several(output: Tensor, target: Tensor) -> Tensor:
+        def of_several(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             p = probabilities(output, source)
             return softmax(p, target, weights.like(p), ignored, per_image)
 

@@ -43,13 +43,13 @@ class NLL(Weighted):
         compare = F.cross_entropy if logits else F.nll_loss
         ignored = self.ignored(target)
         if ignored is None and self.weight is None:
-            return lambda output, target: compare(scores(output), target)
+            return lambda output, target, kept=None: compare(scores(output), target)
 
         weights = None if self.weight is None else Constant(self.weight)
         table = ClassTable(self.weight or (), ignored)
         skip = -100 if ignored is None else ignored
 
-        def objective(output: Tensor, target: Tensor) -> Tensor:
+        def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             wide = scores(output)
             weight = None if weights is None else weights.like(wide)
             # torch's own sum over pixels is not deterministic on a GPU.
@@ -88,12 +88,12 @@ class BCE(Elementwise):
         channels, values = output_shape[0] or 1, target.kind == "values"
         mean = ElementMean(self.weight, self.ignored(target), channels, values)
 
-        def objective(output: Tensor, target: Tensor) -> Tensor:
+        def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             p = widened(output) if logits else probability(output)
             expected = (target if values else one_hot(target, channels)).to(p.dtype)
             if logits:
-                return mean(F.binary_cross_entropy_with_logits(p, expected, reduction="none"), target)
-            return mean(cross_entropy(p, expected), target)
+                return mean(F.binary_cross_entropy_with_logits(p, expected, reduction="none"), target, kept)
+            return mean(cross_entropy(p, expected), target, kept)
 
         return objective
 
@@ -111,9 +111,9 @@ class MSE(Elementwise):
         channels, values = output_shape[0] or 1, target.kind == "values"
         mean = ElementMean(self.weight, self.ignored(target), channels, values)
 
-        def objective(output: Tensor, target: Tensor) -> Tensor:
+        def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             wide = widened(output)
             expected = (target if values else one_hot(target, channels)).to(wide.dtype)
-            return mean((wide - expected).square(), target)
+            return mean((wide - expected).square(), target, kept)
 
         return objective

@@ -47,9 +47,9 @@ class Region(Weighted):
         ignored, softmax = self.ignored(target), source == "logits" and channels > 1
         weights = Constant(self.weight or [1.0] * channels)
 
-        def objective(output: Tensor, target: Tensor) -> Tensor:
+        def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
             if values:
-                sums = sums_of_values(probabilities(output, source), target)
+                sums = sums_of_values(probabilities(output, source), target, kept)
             elif softmax:
                 sums = sums_of_classes(output, target, ignored, softmax=True)
             else:
@@ -59,7 +59,9 @@ class Region(Weighted):
                 return losses[0]
             present = sums.t > 0
             if not seen_all(present):
-                present = present | chosen(output.detach(), None if values else target, ignored)
+                if not values and ignored is not None:
+                    kept = target != ignored
+                present = present | chosen(output.detach(), kept)
             weight = weights.like(losses) * present
             return share((weight * losses).sum(), weight.sum())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -15,9 +15,13 @@ from rml_core.config.section import FromList, Section
 from rml_core.config.target import IGNORED, Target
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from torch import Tensor
 
-    Objective = Callable[[Tensor, Tensor], Tensor]
+    class Objective(Protocol):
+        def __call__(self, output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor: ...
+
 
 # (C, *spatial); None where the data decide.
 Shape = tuple[int | None, ...]
@@ -72,7 +76,8 @@ class LossSection(Section, ABC):
         """The function of output (N, C, *spatial) and target to a scalar on the same device.
 
         Targets: int64 (N,) for labels, int64 (N, *spatial) with `IGNORED` for masks, float (N, C, *spatial) for
-        values. Half precision is computed in float32. Nothing in it waits for the device.
+        values; only these come with `kept` (N, *spatial), bool: where they count (None: everywhere). Where nothing
+        counts the loss is 0. Half precision is computed in float32. Nothing in it waits for the device.
         """
 
 

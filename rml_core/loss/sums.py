@@ -18,10 +18,12 @@ class Sums(NamedTuple):
     t: Tensor
 
 
-def sums_of_values(p: Tensor, t: Tensor) -> Sums:
-    """p and t: (N, C, *spatial)."""
+def sums_of_values(p: Tensor, t: Tensor, kept: Tensor | None = None) -> Sums:
+    """p and t: (N, C, *spatial). kept (N, *spatial), bool: where they count; None: everywhere."""
     over = (0, *range(2, p.ndim))
     t = t.to(p.dtype)
+    if kept is not None:
+        p, t = p * kept.unsqueeze(1), t * kept.unsqueeze(1)
     return Sums((p * t).sum(over), p.sum(over), t.sum(over))
 
 
@@ -72,13 +74,13 @@ class _SumsOfClasses(torch.autograd.Function):
         return in_pieces(gradient, x, target), None, None, None
 
 
-def chosen(x: Tensor, target: Tensor | None, ignored: int | None) -> Tensor:
-    """Which channels (C,) of x (N, C, *spatial) are the largest one anywhere but where `target` is `ignored`.
+def chosen(x: Tensor, kept: Tensor | None) -> Tensor:
+    """Which channels (C,) of x (N, C, *spatial) are the largest one anywhere in `kept` (N, *spatial); None: anywhere.
 
     Of equal ones the first counts, as in argmax, which is many times slower over an inner axis.
     """
     most = x.amax(1)
-    left = torch.ones_like(most, dtype=torch.bool) if target is None or ignored is None else target != ignored
+    left = torch.ones_like(most, dtype=torch.bool) if kept is None else kept
     found = []
     for channel in range(x.shape[1]):
         mine = (x[:, channel] == most) & left

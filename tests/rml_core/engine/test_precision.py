@@ -73,13 +73,17 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, count: int,
 def test_a_batch_is_of_the_networks_type():
     batch = Batch(np.ones((4, 3), np.float32), np.ones((4, 1), np.float32), np.arange(4))
     double = Precision.named("double")
-    inputs, targets = to_device(batch, CPU, double)
+    inputs, targets, kept = to_device(batch, CPU, double)
     assert targets is not None
+    assert kept is None
     assert inputs.dtype == targets.dtype == torch.float64
-    inputs, targets = to_device(batch._replace(targets=np.zeros(4, np.int64)), CPU, double)
+    inputs, targets, _ = to_device(batch._replace(targets=np.zeros(4, np.int64)), CPU, double)
     assert targets is not None
     assert (inputs.dtype, targets.dtype) == (torch.float64, torch.int64)
-    assert to_device(batch._replace(targets=None), CPU, double)[1] is None
+    assert to_device(batch._replace(targets=None), CPU, double)[1:] == (None, None)
+    _, _, kept = to_device(batch._replace(kept=np.array([True, False, True, True])), CPU, double)
+    assert kept is not None
+    assert kept.tolist() == [True, False, True, True]
 
 
 def layer(kind: str, **config: object) -> dict[str, object]:
