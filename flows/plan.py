@@ -27,10 +27,12 @@ class Epoch:
     train: Phase | None
     checkpoint: Phase | None
     evaluate: Phase | None
+    assemble: Phase | None = None
 
     @property
     def phases(self) -> list[Phase]:
-        return [phase for phase in (self.train, self.checkpoint, self.evaluate) if phase is not None]
+        each = (self.train, self.checkpoint, self.evaluate, self.assemble)
+        return [phase for phase in each if phase is not None]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,41 @@ class Group:
 
 
 @dataclass(frozen=True)
+class SliceSet:
+    """What a set of slicers makes of a role's array.
+
+    `counts`: slices along each axis of space. `sample_shape`: as the network gets it, channels first. `extent`: how far
+    the slices reach, channels apart, which is the shape of the prediction. `prediction_shape`: of the assembled
+    dataset, channels first; None: it is not assembled. `padded`: some voxels of some slice are padding or fill.
+    """
+
+    role: str
+    name: str
+    samples: int
+    counts: tuple[int, ...]
+    sample_shape: tuple[int | None, ...]
+    batches: int
+    extent: tuple[int, ...]
+    prediction_shape: tuple[int, ...] | None
+    overlaps: bool
+    gaps: bool
+    padded: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The phases of a run in their order, and the figures `rml plan` prints."""
+    """The phases of a run in their order, and the figures `rml plan` prints.
+
+    `load`, `transform`: a phase a role. `slice`: the phases of a role that is cut into slices, one a set, in the order
+    of the run file.
+    """
 
     app: str
     load: dict[str, Phase]
+    slice: dict[str, tuple[Phase, ...]]
     transform: dict[str, Phase]
     build: Phase
     groups: tuple[Group, ...]
@@ -59,12 +91,13 @@ class Plan:
     sample_shape: tuple[int | None, ...]
     output_shape: tuple[int | None, ...]
     parameters: int
+    slice_sets: tuple[SliceSet, ...] = ()
 
     @property
     def phases(self) -> list[Phase]:
         prepared = []
         for role, phase in self.load.items():
-            prepared.append(phase)
+            prepared += [phase, *self.slice.get(role, ())]
             if role in self.transform:
                 prepared.append(self.transform[role])
         return [*prepared, self.build, *(phase for group in self.groups for phase in group.phases)]
@@ -83,25 +116,62 @@ class Plan:
             "sample_shape": list(self.sample_shape),
             "output_shape": list(self.output_shape),
             "parameters": self.parameters,
-            "slice_sets": [],
+            "slice_sets": [each.as_json() for each in self.slice_sets],
         }
 
     def as_text(self) -> str:
         """What `rml plan` prints: figures, then a line a phase; long runs of epochs are shown by their ends."""
 
-        def shape(sizes: tuple[int | None, ...]) -> str:
-            return " x ".join("?" if size is None else str(size) for size in sizes)
-
         lines = [f"app {self.app}"]
         for role, key in (("training", "train"), ("test", "test")):
             if self.samples[key]:
                 lines.append(f"{self.samples[key]} {role} samples in {self.batches[key]} batches")
-        lines.append(f"sample {shape(self.sample_shape)}, output {shape(self.output_shape)} (channels first)")
+                lines += [f"  {_said(each)}" for each in self.slice_sets if each.role == role]
+        lines.append(f"sample {_shape(self.sample_shape)}, output {_shape(self.output_shape)} (channels first)")
         lines.append(f"{self.parameters:,} parameters")
         names = [phase.name for phase in self.phases]
         if len(names) > 30:
             names = [*names[:12], f"... {len(names) - 20} more ...", *names[-8:]]
         return "\n".join([*lines, "", *(f"  {name}" for name in names)])
+
+
+def _shape(sizes: tuple[int | None, ...]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in sizes)
+
+
+def _said(each: SliceSet) -> str:
+    """A slice set in a line of `rml plan`."""
+    what = [f"{each.name}: {_shape(each.counts)} slices of {_shape(each.sample_shape)}"]
+    what += [word for word, said in (("overlapping", each.overlaps), ("padded", each.padded)) if said]
+    what.append(f"prediction {_shape(each.prediction_shape or each.extent)}" + (" with gaps" if each.gaps else ""))
+    return ", ".join(what)
+
+
+def _sets(checked: Checked, role: str, size: int) -> list[SliceSet]:
+    """The slice sets of `role`, in batches of `size`."""
+    survey = {"training": checked.training, "test": checked.test}[role]
+    if survey is None:
+        return []
+    data = checked.run.file.data
+    channels = None
+    if role == "test" and data.hdf5_outfile is not None:
+        channels = 1 if data.hdf5_output == "argmax" else checked.network.output_shape[0] or 1
+    return [
+        SliceSet(
+            role=role,
+            name=grid.name,
+            samples=grid.count,
+            counts=grid.counts,
+            sample_shape=shape,
+            batches=-(-grid.count // size),
+            extent=grid.extent,
+            prediction_shape=(channels, *grid.extent) if channels is not None else None,
+            overlaps=grid.overlaps,
+            gaps=grid.gaps,
+            padded=grid.fills,
+        )
+        for grid, shape in zip(survey.grids, survey.set_shapes, strict=True)
+    ]
 
 
 def plan(checked: Checked, epoch: int = 0, batch: int = 0) -> Plan:
@@ -111,28 +181,44 @@ def plan(checked: Checked, epoch: int = 0, batch: int = 0) -> Plan:
     sizes = {"training": file.data.batch_size, "test": file.data.test_batch_size}
     counts = {role: survey.count if survey is not None else 0 for role, survey in surveys.items()}
     prepared = [role for role, survey in surveys.items() if survey is not None]
+    sets = {role: _sets(checked, role, sizes[role]) for role in prepared}
+    batches = {
+        role: sum(each.batches for each in sets.get(role, [])) or -(-counts[role] // sizes[role]) for role in surveys
+    }
     return Plan(
         app=checked.app,
         load={role: Phase(f"load {role}", "load") for role in prepared},
+        slice={
+            role: tuple(Phase(f"slice {role} {each.name}", "slice") for each in own)
+            for role, own in sets.items()
+            if own
+        },
         transform={role: Phase(f"transform {role}", "transform") for role in prepared if checked.transforms_first},
         build=Phase("build network", "build"),
         groups=tuple(_groups(checked, epoch, batch)),
         samples={"train": counts["training"], "test": counts["test"]},
-        batches={
-            "train": -(-counts["training"] // sizes["training"]),
-            "test": -(-counts["test"] // sizes["test"]),
-        },
+        batches={"train": batches["training"], "test": batches["test"]},
         sample_shape=checked.network.input_shape,
         output_shape=checked.network.output_shape,
         parameters=checked.network.parameters,
+        slice_sets=tuple(each for own in sets.values() for each in own),
     )
+
+
+def _assembling(checked: Checked, epoch: int | None = None) -> Phase | None:
+    """The phase that assembles the predictions of `epoch`; None: the only ones. No phase where they are not."""
+    outfile = checked.run.file.data.hdf5_outfile
+    if outfile is None or checked.test is None:
+        return None
+    name = f"assemble {outfile.rstrip('/').rpartition('/')[2]}"
+    return Phase(name if epoch is None else f"{name}, epoch {epoch}", "assemble")
 
 
 def _groups(checked: Checked, done: int, batch: int) -> list[Group]:
     file = checked.run.file
     evaluates = checked.test is not None
     if checked.training is None:
-        return [Group(None, (Epoch(1, None, None, Phase("evaluate epoch 1", "evaluate")),))]
+        return [Group(None, (Epoch(1, None, None, Phase("evaluate epoch 1", "evaluate"), _assembling(checked)),))]
     last = file.num_epochs
     saving = file.checkpoints if file.checkpoints is not None and file.checkpoints.save is not None else None
 
@@ -143,12 +229,14 @@ def _groups(checked: Checked, done: int, batch: int) -> list[Group]:
             Phase(f"train epoch {number}", "train"),
             Phase(f"checkpoint epoch {number}", "checkpoint") if saved else None,
             Phase(f"evaluate epoch {number}", "evaluate") if evaluates else None,
+            _assembling(checked, number),
         )
 
     groups = []
     if done and not batch and evaluates:
         # The run may have been killed between that checkpoint and its evaluation.
-        groups.append(Group(None, (Epoch(done, None, None, Phase(f"evaluate epoch {done}", "evaluate")),)))
+        again = Phase(f"evaluate epoch {done}", "evaluate")
+        groups.append(Group(None, (Epoch(done, None, None, again, _assembling(checked, done)),)))
     first = done if batch else done + 1
     size = -(-last // MOST_EPOCH_PHASES)
     while first <= last:

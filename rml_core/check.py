@@ -63,8 +63,10 @@ class Checked:
 
     @property
     def transforms_first(self) -> bool:
-        """Preloaded samples are kept as the leading deterministic transforms leave them."""
+        """Preloaded samples are kept as the leading deterministic transforms leave them; slices are never kept."""
         data = self.run.file.data
+        if data.slicers:
+            return False
         of_files = data.targets is not None and data.targets.of_files
         chains = [data.input_chain, *([data.target_chain] if of_files else [])]
         return data.preload and any(chain.leading for chain in chains)

@@ -11,9 +11,6 @@ from rml_core.data.pairing import natural_order
 if TYPE_CHECKING:
     import numpy as np
 
-# A channel, and up to three axes of space.
-MOST_AXES = 4
-
 _NO_NUMBERS = {
     "O": "Python objects, which are never loaded: save plain numbers",
     "V": "records: save each field as an array of its own",
@@ -32,11 +29,6 @@ def header_of(item: Item, shape: tuple[int, ...] | None, dtype: Any) -> Header:
         raise RunFailed(f"{item}: holds {what}{name}{colon}{remedy}")
     if shape is None or 0 in shape:
         raise RunFailed(f"{item}: is empty" + (f": its shape is {shape}" if shape else ""))
-    if len(shape) > MOST_AXES:
-        raise RunFailed(
-            f"{item}: its shape is {shape}, and a sample has {MOST_AXES} axes at most: channels, and three of space; "
-            "where all samples are in one array, write each by itself"
-        )
     return Header(tuple(int(size) for size in shape), dtype.newbyteorder("=").name)
 
 

@@ -27,6 +27,9 @@ Shape = tuple[int | None, ...]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
+# Those of a sample: a channel, and up to three of space.
+MOST_AXES = 4
+
 # So many damaged files a report names.
 NAMED = 20
 
@@ -161,8 +164,11 @@ class Reader(ABC):
         """As long as it is the same, so is the file. Raises `OSError`."""
         return remote.identity(file)
 
-    def find(self, path: str, base: AnyPath | str, where: str, role: Role, as_target: bool) -> Found:
-        """The samples at `path`, a folder, a file, or `file:/name/inside`. Raises `Refused`."""
+    def find(
+        self, path: str, base: AnyPath | str, where: str, role: Role, as_target: bool, volumes: bool = False
+    ) -> Found:
+        """The samples at `path`, a folder, a file, or `file:/name/inside`. `volumes`: they are arrays to be cut, of as
+        many axes as they have. Raises `Refused`."""
         place, inside = split_inside(path, base)
         folder, files = find_files(place, where, self.counts, self.what, self.is_store)
         single, locations = folder != place, absolute(folder, files)
@@ -171,7 +177,14 @@ class Reader(ABC):
         if inside and not single:
             what = f"{place} is a folder, and only a file has names inside"
             raise Refused([Problem(where, what, "", f"name the file: {locations[0]}:/{inside}")])
-        found, failures = in_threads(lambda file: self.contents(file, inside), locations)
+
+        def contents(file: str) -> list[tuple[str, Header]]:
+            there = self.contents(file, inside)
+            if not volumes:
+                _check_axes(file, there)
+            return there
+
+        found, failures = in_threads(contents, locations)
         refuse_failures(failures, where)
         entries = [
             (name, Item(location, each), header)
@@ -180,6 +193,18 @@ class Reader(ABC):
         ]
         names, items, headers = zip(*entries, strict=True)
         return Found(folder, names, items, single, headers, inside=inside)
+
+
+def _check_axes(file: str, contents: Sequence[tuple[str, Header]]) -> None:
+    """Raises `RunFailed` naming the first of `contents` that has too many axes for a sample."""
+    many = [(Item(file, name), header.shape) for name, header in contents if len(header.shape) > MOST_AXES]
+    if many:
+        item, shape = many[0]
+        more = f"; nor do {len(many) - 1} more arrays fit" if len(many) > 1 else ""
+        raise RunFailed(
+            f"{item}: its shape is {shape}, and a sample has {MOST_AXES} axes at most: channels, and three of space; "
+            f"where all samples are in one array, write each by itself, or cut it with slicers{more}"
+        )
 
 
 def absolute(folder: AnyPath, names: Sequence[str]) -> list[str]:

@@ -66,7 +66,9 @@ class Mnist(Reader):
     def shape(self, header: Header, form: Form) -> tuple[int, ...]:
         return header.shape
 
-    def find(self, path: str, base: AnyPath | str, where: str, role: Role, as_target: bool) -> Found:
+    def find(
+        self, path: str, base: AnyPath | str, where: str, role: Role, as_target: bool, volumes: bool = False
+    ) -> Found:
         folder, found, single = _look(path, base, where)
         if single and found[0].kind == "labels" and not as_target:
             what = f"{found[0].file} has labels, and inputs are images"

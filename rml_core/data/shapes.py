@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from rml_core.config.problem import Problem, Refused, RunFailed
 from rml_core.data import layout
-from rml_core.data.arrays import MOST_AXES
-from rml_core.data.files import NAMED, Form, Found, Header, Item, Shape, channels_first, refuse_failures
+from rml_core.data.files import MOST_AXES, NAMED, Form, Found, Header, Item, Shape, channels_first, refuse_failures
 from rml_core.transforms.chain import Chain
 from rml_core.transforms.section import DoesNotFit, known, size_of
 

@@ -24,6 +24,7 @@ from rml_core.data.shapes import (
     through,
     try_first,
 )
+from rml_core.data.sliced import sliced
 from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
@@ -44,7 +45,7 @@ class Survey:
     first, sizes None where samples differ (batches of one). `target`: None where there are no targets. `warnings`: for
     the log. `grids`: where samples are slices, a grid for each set; `inputs` and `targets` are then the one array that
     all of them are cut from, `names` is empty, and sample number n is slice n of the first set, and so on through the
-    sets.
+    sets. `set_shapes`, `set_targets`: `sample_shape` and `target` of each set.
     """
 
     role: Role
@@ -60,6 +61,8 @@ class Survey:
     target_form: Form | None = None
     warnings: tuple[str, ...] = ()
     grids: tuple[SliceGrid, ...] = ()
+    set_shapes: tuple[Shape, ...] = ()
+    set_targets: tuple[Target, ...] | None = None
 
     @property
     def count(self) -> int:
@@ -90,6 +93,8 @@ def survey(
     if getattr(data, input_key) is None:
         return None
     found, target_found = _find(data, role, base, where)
+    if data.slicers:
+        return _sliced(data, role, found, target_found, where)
     problems: list[Problem] = []
 
     def add(step: Callable[..., Result], *arguments: object) -> Result | None:
@@ -164,6 +169,15 @@ def survey(
     )  # fmt: skip
 
 
+def _sliced(data: Data, role: Role, found: Found, target_found: Found | None, where: str) -> Survey:
+    made = sliced(data, role, found, target_found, where)
+    targets = target_found.items if target_found is not None else None
+    return Survey(
+        role, found.items, (), targets, None, None, made.shape, made.target, data.batch_size_of(role), made.input_form,
+        made.target_form, (), made.grids, made.shapes, made.targets,
+    )  # fmt: skip
+
+
 def sample_shape(data: Data, where: str = WHERE) -> Shape:
     """The shape of an input, channels first, as the section alone tells it: None for sizes that the files decide.
 
@@ -185,15 +199,18 @@ def _find(data: Data, role: Role, base: AnyPath | str, where: str) -> tuple[Foun
     path, target_path = getattr(data, input_key), getattr(data, target_key)
     problems: list[Problem] = []
     found = target_found = None
+    volumes = bool(data.slicers)
     try:
-        found = data.inputs.reader.find(path, base, f"{where}.{input_key}", role, False)
+        found = data.inputs.reader.find(path, base, f"{where}.{input_key}", role, False, volumes)
     except Refused as refused:
         problems += refused.problems
     kind = data.targets
     if kind is not None and kind.of_files and not data.makes_targets:
         try:
             if target_path is not None:
-                target_found = kind.reader.find(target_path, base, f"{where}.{target_key}", role, True)
+                target_found = kind.reader.find(
+                    target_path, base, f"{where}.{target_key}", role, True, bool(data.slicers)
+                )
             elif kind.beside_inputs and found is not None:
                 target_found = kind.reader.beside(path, base, f"{where}.{input_key}", role)
         except Refused as refused:

@@ -55,7 +55,7 @@ REFUSED = {
         lambda path: np.save(path, np.zeros((1, 1, 1, 1, 1))),
         "a.npy",
         "its shape is (1, 1, 1, 1, 1), and a sample has 4 axes at most: channels, and three of space; where all "
-        "samples are in one array, write each by itself",
+        "samples are in one array, write each by itself, or cut it with slicers",
     ),
     "no numpy": (lambda path: path.write_bytes(b"\xff\xd8\xff" * 9), "a.npy", "is no NumPy file"),
     "nothing": (lambda path: path.write_bytes(b""), "a.npy", "is no NumPy file"),

@@ -1,0 +1,163 @@
+"""What slicers make of the one array of a role, and of that of its targets: from headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from rml_core.config.problem import Problem, Refused, listed
+from rml_core.config.target import Target
+from rml_core.data.files import Form, Found, Header, Item, Role, Shape, channels_first
+from rml_core.data.section import Data
+from rml_core.data.shapes import Side, check_equal, through
+from rml_core.slicers.grid import SliceGrid
+from rml_core.slicers.section import named
+from rml_core.transforms.chain import Chain
+
+# So many arrays of a file are named.
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """The slice sets of a role, in their order.
+
+    `grids`: where their slices lie. `shapes`: of what the network gets, channels first, a set each. `targets`: a set
+    each; None: there are none. The forms say whether the arrays lack a channel axis.
+    """
+
+    grids: tuple[SliceGrid, ...]
+    shapes: tuple[Shape, ...]
+    targets: tuple[Target, ...] | None
+    input_form: Form
+    target_form: Form | None
+
+    @property
+    def shape(self) -> Shape:
+        """Of a sample of any set: None for sizes that differ between sets."""
+        return _common(self.shapes)
+
+    @property
+    def target(self) -> Target | None:
+        if self.targets is None:
+            return None
+        return replace(self.targets[0], shape=_common(tuple(target.shape for target in self.targets)))
+
+
+@dataclass(frozen=True)
+class _Array:
+    """An array to be cut: its shape with its channels first, and whether these lie there."""
+
+    item: Item
+    header: Header
+    form: Form
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.form.reader.shape(self.header, self.form)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        return self.shape[1:]
+
+
+def sliced(data: Data, role: Role, found: Found, target_found: Found | None, where: str) -> Sliced:
+    """The slice sets that `data.slicers` cut from the array in `found`. Raises `Refused` with every problem."""
+    problems: list[Problem] = []
+    input_key, target_key = data.path_keys(role)
+    array = _one(found, data.input_form, data, f"{where}.{input_key}", problems)
+    target = None
+    if target_found is not None:
+        target = _one(target_found, data.target_form, data, f"{where}.{target_key}", problems)
+    if target is not None:
+        problems += _mask_channels(target, f"{where}.{target_key}")
+    if array is not None and target is not None and array.space != target.space:
+        what = f"{array.item} is {_sizes(array.space)}, and its targets in {target.item} {_sizes(target.space)}"
+        problems.append(Problem(f"{where}.{target_key}", what, "arrays of one shape, channels apart"))
+    grids: list[SliceGrid] = []
+    if array is not None:
+        for number, (name, section) in enumerate(zip(named(data.slicers), data.slicers, strict=True)):
+            grid = section.grid(array.space, name)
+            grids.append(grid)
+            problems += _too_large(grid, array, f"{where}.slicers[{number}].sizes")
+    if problems or array is None:
+        raise Refused(problems)
+
+    training = role == "training"
+    side = Side(where, input_key, *data.largest_batch(role))
+    shapes = _shapes(array, grids, data.input_chain.acting(training), side)
+    targets = None
+    if data.makes_targets:
+        made = _shapes(array, grids, data.target_chain.acting(training), side)
+        targets = tuple(Target("values", shape) for shape in made)
+    elif target is not None:
+        made = _shapes(target, grids, data.target_chain.acting(training), replace(side, key=target_key))
+        mask = target.form.mask
+        targets = tuple(Target("mask", shape[1:]) if mask else Target("values", shape) for shape in made)
+    return Sliced(tuple(grids), shapes, targets, array.form, target.form if target is not None else None)
+
+
+def _one(found: Found, form: Form, data: Data, where: str, problems: list[Problem]) -> _Array | None:
+    """The one array that is there; None, with the problem added, where it is not one that the slicers can cut."""
+    if len(found.items) > 1:
+        problems.append(_several(found, where))
+        return None
+    assert found.headers is not None
+    (item,), (header,) = found.items, found.headers
+    axes, sizes = len(header.shape), len(data.slicers[0].sizes)
+    if axes not in (sizes, sizes + 1):
+        what = f"{item} has {axes} axes, its shape is {header.shape}, and the slicers have {sizes} sizes"
+        allowed = "a size for each axis of space, or for each but the first, which is then the channels"
+        problems.append(Problem(where, what, allowed))
+        return None
+    return _Array(item, header, replace(form, add_channel=axes == sizes))
+
+
+def _several(found: Found, where: str) -> Problem:
+    files = list(dict.fromkeys(item.file for item in found.items))
+    if len(files) > 1:
+        given, names, what = str(found.folder), list(dict.fromkeys(found.files)), "files"
+        name = files[0]
+    else:
+        given, names, what = files[0], [item.inside for item in found.items], "arrays"
+        name = str(found.items[0])
+    shown = listed(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return Problem(where, f"{given} has {len(names)} {what}, and slicers cut one: {shown}", "", f"name it, as {name}")
+
+
+def _mask_channels(target: _Array, where: str) -> Iterator[Problem]:
+    if target.form.mask and target.shape[0] != 1:
+        what = f"{target.item}: a mask has one channel, and its shape is {target.shape}, channels first"
+        yield Problem(where, what, "", "give one integer a pixel or voxel, the class")
+
+
+def _too_large(grid: SliceGrid, array: _Array, where: str) -> Iterator[Problem]:
+    for number, axis in enumerate(grid.axes):
+        if not axis.count:
+            what = f"{axis.size} is more than axis {number} of {array.item} has, {axis.length}: there are no slices"
+            remedy = "or leave discard_remainders out: slices are then filled up"
+            yield Problem(f"{where}[{number}]", what, f"at most {axis.length}", remedy)
+
+
+def _shapes(array: _Array, grids: list[SliceGrid], chain: Chain, side: Side) -> tuple[Shape, ...]:
+    """What `chain` makes of the slices of each set, channels first. Raises `Refused`."""
+    shapes: list[Shape] = []
+    problems: list[Problem] = []
+    for grid in grids:
+        given = (*grid.sample_shape, array.shape[0])
+        try:
+            shapes.append(channels_first(through(chain, given, side.section)))
+            check_equal(chain, given, side.section, side.batch_key, side.batch_size)
+        except Refused as refused:
+            problems += refused.problems
+    if problems:
+        raise Refused(dict.fromkeys(problems))
+    return tuple(shapes)
+
+
+def _common(shapes: tuple[Shape, ...]) -> Shape:
+    return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+
+def _sizes(space: tuple[int, ...]) -> str:
+    return " x ".join(map(str, space))
