@@ -148,6 +148,35 @@ def test_values_are_scikit_learns(dtype):
     assert figures["rmse"] == pytest.approx(sklearn.root_mean_squared_error(*flat), rel=1e-6)
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_values_count_where_they_are_kept(everywhere):
+    rng = np.random.default_rng(3)
+    output, target = (torch.tensor(rng.standard_normal((7, 2, 3, 4))) for _ in range(2))
+    kept = torch.tensor(rng.random((7, 3, 4)) < 0.5)
+    kept[0] = False
+    metric = metrics_for((2, 3, 4), Target("values", (2, 3, 4)), "probabilities")
+    with torch.inference_mode():
+        metric.update(output[:3], target[:3], kept[:3])
+        # Where a batch is whole, it may say so by saying nothing.
+        metric.update(output[3:], target[3:], None if everywhere else kept[3:])
+    if everywhere:
+        kept[3:] = True
+    flat = [each.movedim(1, -1)[kept].numpy().ravel() for each in (target, output)]
+    state = metric.state()
+    assert state["count"] == len(flat[0])
+    figures = metric.result(state)
+    assert figures["mae"] == pytest.approx(sklearn.mean_absolute_error(*flat), rel=1e-12)
+    assert figures["rmse"] == pytest.approx(sklearn.root_mean_squared_error(*flat), rel=1e-12)
+
+
+def test_where_no_value_is_kept_there_are_no_errors():
+    metric = metrics_for((1, 2), Target("values", (1, 2)), "probabilities")
+    metric.update(torch.ones(3, 1, 2), torch.zeros(3, 1, 2), torch.zeros(3, 2, dtype=torch.bool))
+    figures = metric.result(metric.state())
+    assert math.isnan(figures["mae"])
+    assert math.isnan(figures["rmse"])
+
+
 @pytest.mark.parametrize(
     ("metric", "output", "target"),
     [
