@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -22,6 +22,9 @@ from rml_core.config.names import wrong
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# Keys and indices that lead to a problem.
+Place = tuple[str | int, ...]
 
 # pydantic's types of a wrong type, in the words of JSON.
 EXPECTED = {
@@ -57,16 +60,30 @@ class Section(BaseModel):
         defer_build=True,
     )
 
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterable[tuple[Place, PydanticCustomError]]:
+        """(place below the section, problem) for what its keys say together; wrong names and types are not its
+        business: `given` is what the user wrote."""
+        return ()
+
     @model_validator(mode="wrap")
     @classmethod
-    def _name_unknown_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """pydantic says that a key is extra, but not which keys there are: only here the model is known."""
+    def _check(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What each key says wrong by itself, with the keys that there are: only here the model is known; and
+        `contradictions` along with it."""
+        errors: list[InitErrorDetails] = []
+        model = None
         try:
-            return handler(value)
+            model = handler(value)
         except ValidationError as error:
-            raise ValidationError.from_exception_data(
-                cls.__name__, [cls._with_keys(e) for e in error.errors()]
-            ) from None
+            errors += [cls._with_keys(entry) for entry in error.errors()]
+        if isinstance(value, Mapping):
+            for place, problem in cls.contradictions(value):
+                errors.append(InitErrorDetails(type=problem, loc=place, input=value))
+        if errors:
+            raise ValidationError.from_exception_data(cls.__name__, errors) from None
+        assert model is not None
+        return model
 
     @classmethod
     def _with_keys(cls, error: Any) -> InitErrorDetails:

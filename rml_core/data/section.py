@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, ConfigDict, Field, ModelWrapValidatorHandler, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+from pydantic import AliasChoices, ConfigDict, Field
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from rml_core.config.names import Keyed, OneOf, wrong
 from rml_core.config.paths import FolderText, PathText
 from rml_core.config.problem import listed
-from rml_core.config.section import FromList, Section, keys_of
-from rml_core.data import inpainting
+from rml_core.config.section import FromList, Place, Section, keys_of
+from rml_core.data import inpainting, slicing
 from rml_core.data.files import Form, Role
 from rml_core.data.table import DATA_TYPES, LATER, LATER_KEYS, DataType
 from rml_core.slicers.section import SliceSection
@@ -95,23 +95,11 @@ class Data(Section):
     overlap_blend: Annotated[str, OneOf("blend", "mean", "gaussian")] = "mean"
     """How the predictions of overlapping slices become one: their mean, or with Gaussian weights around each centre."""
 
-    @model_validator(mode="wrap")
     @classmethod
-    def _check_together(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """What the keys say together, reported along with what each says wrong by itself."""
-        errors: list[InitErrorDetails] = []
-        model = None
-        try:
-            model = handler(value)
-        except ValidationError as error:
-            errors += [cls._with_keys(entry) for entry in error.errors()]
-        if isinstance(value, Mapping):
-            for key, problem in _contradictions(value):
-                errors.append(InitErrorDetails(type=problem, loc=(key,), input=value.get(key)))
-        if errors:
-            raise ValidationError.from_exception_data(cls.__name__, errors)
-        assert model is not None
-        return model
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[tuple[Place, PydanticCustomError]]:
+        for key, problem in _contradictions(given):
+            yield (key,), problem
+        yield from slicing.contradictions(given)
 
     @classmethod
     def _with_keys(cls, error: Any) -> InitErrorDetails:

@@ -17,7 +17,8 @@ class DataType:
     `meaning`: what it is, for the reference. `module`: the module of this package whose `READER` reads the files,
     imported when used; "": there are none. `as_input`: inputs can be of it. `beside_inputs`: as targets they are
     found where the inputs are, without a `target_path`. `grayscale`: has the keys of that name. `scaled`: 8 and 16 bit
-    become floats in [0, 1]. `in_folders`: a sample lies in a folder, which may be its class.
+    become floats in [0, 1]. `in_folders`: a sample lies in a folder, which may be its class. `sliced`: slicers cut
+    it.
     """
 
     meaning: str
@@ -27,6 +28,7 @@ class DataType:
     grayscale: bool = False
     scaled: bool = False
     in_folders: bool = True
+    sliced: bool = False
 
     @property
     def of_files(self) -> bool:
@@ -65,16 +67,19 @@ DATA_TYPES = {
         meaning="`.npy`: a file a sample. `.npz`: an array a sample. Of any numeric type, channels first, never "
         "scaled. Inputs; and targets, as values or, with `target_is_mask`, as classes",
         module="npy",
+        sliced=True,
     ),
     "hdf5": DataType(
         meaning="A dataset a sample, in groups of any depth; `file.h5:/group/name` names one dataset or group. "
         "Otherwise as `numpy`",
         module="hdf5",
+        sliced=True,
     ),
     "zarr": DataType(
         meaning="An array a sample, in groups of any depth, of format 2 or 3; `store.zarr:/group/name` names one array "
         "or group. Otherwise as `numpy`",
         module="zarr_stores",
+        sliced=True,
     ),
 }
 LATER = ("pde",)

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from rml_core.config.names import OneOf
-from rml_core.config.section import FromList, Section
+from rml_core.config.names import OneOf, wrong
+from rml_core.config.problem import shown
+from rml_core.config.section import FromList, Place, Section
 from rml_core.slicers.grid import Axis, SliceGrid
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
-Sizes = Annotated[tuple[Positive, ...], FromList]
+Sizes = Annotated[tuple[Positive, ...], FromList, Field(min_length=1)]
 Padding = Annotated[tuple[NotNegative, ...], FromList]
+
+# Networks take samples of so many axes of space.
+MOST_AXES = 3
+
+
+def _of_dataset(name: str) -> str:
+    if name in ("", ".") or "/" in name or "\0" in name:
+        raise wrong(f"{shown(name)} cannot be the name of an HDF5 dataset", 'a name without "/", and not "." alone')
+    return name
+
+
+Name = Annotated[str, AfterValidator(_of_dataset)]
 
 
 class SliceSection(Section):
     """How one array is cut into samples: blocks, tiles in any orientation, or lines."""
 
-    name: str | None = Field(None, examples=["xz-slices"])
+    name: Name | None = Field(None, examples=["xz-slices"])
     """What the set is called, and its dataset in the assembled prediction. None: slice_set_1 and so on."""
     sizes: Sizes = Field(examples=[[64, 64, 64]])
     """The size of a slice along each axis of space; samples do not have the axes of size 1."""
@@ -38,6 +53,36 @@ class SliceSection(Section):
     padding_mode: Annotated[str, OneOf("padding mode", "zeros", "edge", "reflect", "context")] = "zeros"
     """What padding and fill are: zeros, the slice's edge, the slice reflected, or real neighbouring voxels where
     there are any, reflected beyond the border."""
+
+    @classmethod
+    def contradictions(cls, given: Mapping[str, Any]) -> Iterator[tuple[Place, PydanticCustomError]]:
+        if given.get("padding") is not None and given.get("padded_sizes") is not None:
+            what = "stands beside padding, and both say what is added"
+            yield ("padded_sizes",), wrong(what, "", "leave out one of the two")
+        sizes = integers(given, "sizes")
+        if not sizes:
+            return
+        if kept(sizes) > MOST_AXES:
+            allowed = f"samples of at most {MOST_AXES}: those of size 1 are dropped"
+            yield ("sizes",), wrong(f"{shown(sizes)} makes samples of {kept(sizes)} axes", allowed)
+        if given.get("transpose") is True and kept(sizes) != 2:
+            what = f"is for 2D samples, and the sizes {shown(sizes)} make {kept(sizes)}D ones"
+            yield ("transpose",), wrong(what, "", "leave out transpose")
+        for key in ("padding", "padded_sizes", "strides"):
+            numbers = integers(given, key)
+            if numbers is None:
+                continue
+            if len(numbers) != len(sizes):
+                what = f"{shown(numbers)} has {len(numbers)} numbers, and there are {len(sizes)} sizes"
+                yield (key,), wrong(what, "as many numbers as sizes")
+                continue
+            for axis, (number, size) in enumerate(zip(numbers, sizes, strict=True)):
+                flat = 1 if key == "padded_sizes" else 0
+                if size == 1 and number > flat and key != "strides":
+                    what = f"{number} pads an axis of size 1, which is dropped from the samples"
+                    yield (key, axis), wrong(what, str(flat))
+                elif key == "padded_sizes" and 0 < number < size:
+                    yield (key, axis), wrong(f"{number} is less than the size, {size}", f"at least {size}")
 
     @property
     def pads(self) -> tuple[tuple[int, int], ...]:
@@ -62,6 +107,19 @@ class SliceSection(Section):
             self.transpose,
             self.padding_mode,
         )
+
+
+def integers(given: Mapping[str, Any], key: str) -> list[int] | None:
+    """The list at `key`; None where there is no list of integers."""
+    numbers = given.get(key)
+    if not isinstance(numbers, list | tuple) or not all(type(number) is int for number in numbers):
+        return None
+    return list(numbers)
+
+
+def kept(sizes: Sequence[int]) -> int:
+    """How many axes of space the samples have."""
+    return sum(size != 1 for size in sizes)
 
 
 def named(slicers: tuple[SliceSection, ...]) -> tuple[str, ...]:

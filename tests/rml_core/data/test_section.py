@@ -125,7 +125,7 @@ def test_what_is_refused(given, text):
     assert refusal(given) == text
 
 
-@pytest.mark.parametrize("key", ["slicers", "hdf5_outfile", "hdf5_precision"])
+@pytest.mark.parametrize("key", ["bc_type", "num_examples"])
 def test_keys_that_are_not_there_yet(key):
     assert refusal({**GOOD, key: "x"}).startswith(f"{WHERE}.{key}: is not available yet\n    allowed: input_type, ")
 
