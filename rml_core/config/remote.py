@@ -73,6 +73,30 @@ def opened(path: File, block_size: int = 1 << 20) -> IO[bytes]:
         return whole
 
 
+class Ranges:
+    """Parts of the file behind the URL `path`, asked for by several threads at once. Raises `OSError`, as `opened`
+    does."""
+
+    def __init__(self, path: str) -> None:
+        self._whole: IO[bytes] | None = None
+        with _as_os_error():
+            self._files, self._inside = _files_at(path)
+            in_parts = not is_http(path) or self._files.info(self._inside).get("partial")
+        if not in_parts:
+            self._whole = opened(path)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`, fewer where the file ends. Raises `OSError`."""
+        if self._whole is not None:
+            return os.pread(self._whole.fileno(), stop - start, start)
+        with _as_os_error():
+            return self._files.cat_file(self._inside, start=start, end=stop)
+
+    def close(self) -> None:
+        if self._whole is not None:
+            self._whole.close()
+
+
 def read_bytes(path: File) -> bytes:
     """The content of `path`. Raises `OSError`."""
     if not is_url(path):

@@ -46,12 +46,12 @@ def as_sample(array: np.ndarray, item: Item, form: Form) -> np.ndarray:
             raise RunFailed(
                 f"{item}: a mask has one channel, this one has {array.shape[0]}: its shape is {array.shape}"
             )
-        array = _integers(array, item)
+        array = integers(array, item)
     return np.ascontiguousarray(held(array))
 
 
-def _integers(array: np.ndarray, item: Item) -> np.ndarray:
-    """The values of a mask in a type of at most 32 bits."""
+def integers(array: np.ndarray, item: Item) -> np.ndarray:
+    """The values of a mask in a type of at most 32 bits. Raises `RunFailed` where they are none."""
     import numpy as np
 
     if array.dtype.kind == "b":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rml_core.config.paths import AnyPath
+    from rml_core.data.volumes import Source
 
 Role = Literal["training", "test"]
 Shape = tuple[int | None, ...]
@@ -155,6 +156,10 @@ class Reader(ABC):
     @abstractmethod
     def read(self, item: Item, form: Form) -> np.ndarray:
         """See `Form.read`."""
+
+    def volume(self, item: Item, cache_bytes: int) -> Source:
+        """An array that is read box by box, as it lies there. Raises `RunFailed`; see `volumes.opened_volume`."""
+        raise NotImplementedError
 
     def beside(self, path: str, base: AnyPath | str, where: str, role: Role) -> Found | None:
         """The targets that lie where the inputs are, at `path`; None: there are none. Raises `Refused`."""

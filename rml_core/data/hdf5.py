@@ -17,6 +17,8 @@ from rml_core.data.pairing import natural_order
 if TYPE_CHECKING:
     import numpy as np
 
+    from rml_core.data.volumes import Source
+
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".hd5", ".he5")
 
 
@@ -30,7 +32,7 @@ class Hdf5(Reader):
     def contents(self, file: str, inside: str) -> list[tuple[str, Header]]:
         import h5py
 
-        opened_file = _File(file)
+        opened_file = OpenFile(file)
         try:
             h5 = opened_file.h5
             top = h5.get(inside) if inside else h5
@@ -47,7 +49,7 @@ class Hdf5(Reader):
                 except RunFailed as error:
                     failures.append(str(error))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise RunFailed(f"{file}: cannot be read: {_said(error)}") from None
+            raise RunFailed(f"{file}: cannot be read: {said(error)}") from None
         finally:
             opened_file.close()
         if failures:
@@ -63,13 +65,26 @@ class Hdf5(Reader):
         from h5py import h5d, h5s
 
         try:
-            file = opened(("hdf5", item.file), lambda: _File(item.file))
+            file = opened(("hdf5", item.file), lambda: OpenFile(item.file))
             dataset = h5d.open(file.h5.id, item.inside.encode())
             array = np.empty(dataset.shape, dataset.dtype)
             dataset.read(h5s.ALL, h5s.ALL, array)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise RunFailed(f"{item}: cannot be read: {_said(error)}") from None
+            raise RunFailed(f"{item}: cannot be read: {said(error)}") from None
         return as_sample(array, item, form)
+
+    def volume(self, item: Item, cache_bytes: int) -> Source:
+        from rml_core.data.hdf5_volumes import source_of
+
+        file = OpenFile(item.file)
+        try:
+            return source_of(file, item, cache_bytes)
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            file.close()
+            raise RunFailed(f"{item}: cannot be read: {said(error)}") from None
+        except BaseException:
+            file.close()
+            raise
 
 
 def _datasets(top: Any) -> list[tuple[str, Any]]:
@@ -93,7 +108,7 @@ def _header(dataset: Any, item: Item) -> Header:
     return header_of(item, None if empty else dataset.shape, dataset.dtype)
 
 
-class _File:
+class OpenFile:
     """An HDF5 file open for reading; other programs may write to it meanwhile."""
 
     def __init__(self, file: str) -> None:
@@ -108,10 +123,10 @@ class _File:
             else:
                 self.h5 = h5py.File(file, "r", locking=False)
         except OSError as error:
-            said = _said(error)
-            if "signature not found" in said:
+            text = said(error)
+            if "signature not found" in text:
                 raise RunFailed(f"{file}: is no HDF5 file") from None
-            raise RunFailed(f"{file}: cannot be read: {said}") from None
+            raise RunFailed(f"{file}: cannot be read: {text}") from None
 
     def close(self) -> None:
         self.h5.close()
@@ -119,7 +134,7 @@ class _File:
             self._stream.close()
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """HDF5 says what it was doing, and in parentheses why that went wrong."""
     text = reason(error)
     why = re.search(r"\((.*)\)", text)

@@ -5,7 +5,9 @@ Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 import threading
 import zipfile
 import zlib
@@ -22,11 +24,15 @@ from rml_core.data.pairing import natural_order
 if TYPE_CHECKING:
     import numpy as np
 
+    from rml_core.data.volumes import Source
+
 MEMBER = ".npy"
 # NumPy reads a header with ast.parse, which fails now and then where threads do so at once: CPython 3.11 and 3.12 count
 # the depth of the tree for all of them together (github.com/python/cpython/issues/106905).
 _PARSING = threading.Lock()
 _ZIP = b"PK"
+# Where the local header of a member has the lengths of what follows it: its name, and more.
+_LENGTHS = 26
 _DAMAGED = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError)
 
 
@@ -68,6 +74,20 @@ class Npy(Reader):
         except _DAMAGED as error:
             raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
         return as_sample(array, item, form)
+
+    def volume(self, item: Item, cache_bytes: int) -> Source:
+        from rml_core.data.mapped import lying_at
+
+        try:
+            with remote.opened(item.file) as stream:
+                start, size = _place(stream, item) if item.inside else (0, stream.seek(0, os.SEEK_END))
+                stream.seek(start)
+                shape, fortran, dtype, offset = _checked(stream, item, size, start)
+        except OSError as error:
+            raise RunFailed(f"{item}: cannot be read: {error.strerror or reason(error)}") from None
+        except _DAMAGED as error:
+            raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
+        return lying_at(item, offset, shape, dtype, fortran, cache_bytes)
 
 
 class _Archive:
@@ -136,8 +156,32 @@ def _described(stream: IO[bytes], version: tuple[int, int]) -> tuple[tuple[int, 
         return read(stream)
 
 
+def _place(stream: IO[bytes], item: Item) -> tuple[int, int]:
+    """Where the array of an `.npz` begins in the file, and how many bytes it takes. Raises `RunFailed` where it is
+    compressed: such a stream is read from its beginning."""
+    with zipfile.ZipFile(stream) as archive:
+        member = archive.getinfo(item.inside + MEMBER)
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise RunFailed(
+            f"{item}: is compressed as a whole, and slices are read from any place of it: save it with np.save, or "
+            "np.savez"
+        )
+    stream.seek(member.header_offset + _LENGTHS)
+    name, extra = struct.unpack("<HH", stream.read(4))
+    return member.header_offset + _LENGTHS + 4 + name + extra, member.file_size
+
+
 def _header(stream: IO[bytes], item: Item, size: int) -> Header:
     """The header of the array that takes the `size` bytes of `stream`."""
+    shape, _, dtype, _ = _checked(stream, item, size)
+    return header_of(item, shape, dtype)
+
+
+def _checked(
+    stream: IO[bytes], item: Item, size: int, start: int = 0
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether in Fortran's order, type, and where the numbers begin, of the array that takes the `size` bytes of
+    `stream` from `start` on, where it stands. Raises `RunFailed` where they are no sample, or not all there."""
     import numpy as np
 
     try:
@@ -145,14 +189,14 @@ def _header(stream: IO[bytes], item: Item, size: int) -> Header:
     except ValueError:
         raise RunFailed(f"{item}: is no NumPy file") from None
     try:
-        shape, _, dtype = _described(stream, version)
+        shape, fortran, dtype = _described(stream, version)
     except KeyError:
         raise RunFailed(f"{item}: holds records: save each field as an array of its own") from None
     header = header_of(item, shape, dtype)
-    whole = stream.tell() + int(np.prod(shape)) * dtype.itemsize
+    whole = stream.tell() - start + math.prod(shape) * dtype.itemsize
     if size < whole:
         raise RunFailed(f"{item}: is cut short: {shape} of {header.dtype} takes {whole} bytes, and there are {size}")
-    return header
+    return shape, fortran, dtype, stream.tell()
 
 
 READER = Npy()

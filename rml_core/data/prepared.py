@@ -15,18 +15,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.config.target import Target
+from rml_core.data import prepared_volumes
 from rml_core.data.files import NAMED, Form, Item, Role
 from rml_core.data.handles import closing
+from rml_core.data.prepared_volumes import Side, identity
 from rml_core.data.section import Data
 from rml_core.data.store import Alike, Index, NotAlike, Put, Unlike
 from rml_core.data.survey import Survey
+from rml_core.data.volumes import Volume, opened_volume
 from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
@@ -34,6 +37,7 @@ MANIFEST = "manifest.json"
 FORMAT = 2
 
 Place = Alike | Unlike
+VolumeSide = Literal["inputs", "targets"]
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 
 
@@ -88,6 +92,28 @@ class Prepared:
         """The samples' paths below the input folder: the names of their predictions."""
         return tuple(_manifest(self.folder)["names"])
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is to be said of the values of volumes, where they were read."""
+        manifest = _manifest(self.folder)
+        items = {"inputs": manifest["inputs"], "targets": manifest["targets"] or []}
+        return tuple(
+            f"{Item(*items[side][0])} has {count} nan values"
+            for side, count in manifest.get("nan", {}).items()
+            if count
+        )
+
+    def volume(self, side: VolumeSide, cache_bytes: int) -> Volume:
+        """The array that slices of `side` are cut from, opened: the decoded one where there is one, else where it
+        lies. `cache_bytes`: how much of decoded chunks is kept. Raises `RunFailed`."""
+        form = self.input_form if side == "inputs" else self.target_form
+        items = self.inputs if side == "inputs" else self.targets
+        assert form is not None
+        assert items is not None
+        if side in _manifest(self.folder)["in_place"]:
+            return opened_volume(items[0], form, cache_bytes)
+        return opened_volume(Item(str(Path(self.folder, f"{side}.npy"))), Form("numpy", mask=form.mask), 0)
+
     def is_whole(self) -> bool:
         """Whether every file is there with the size it was written with."""
         return is_whole(Path(self.folder))
@@ -107,7 +133,9 @@ def key_of(survey: Survey, data: Data) -> str:
         "labels": survey.labels,
         "classes": survey.classes,
         "forms": [asdict(form) for form in (survey.input_form, survey.target_form) if form is not None],
-        "stored": data.preload and [_leading(chain) for chain in (data.input_chain, data.target_chain)],
+        "stored": data.preload
+        and (survey.grids == () or "volumes")
+        and [_leading(chain) for chain in (data.input_chain, data.target_chain)],
     }
     return hashlib.blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
 
@@ -145,7 +173,7 @@ def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared
     values = tuple((value, path) for value, path in _manifest(str(folder))["mask_values"])
     return Prepared(
         str(folder), data, survey.role, survey.count, survey.sample_shape, survey.target, survey.classes, values,
-        survey.batch_size, survey.input_form, survey.target_form,
+        survey.batch_size, survey.input_form, survey.target_form, survey.grids,
     )  # fmt: skip
 
 
@@ -228,6 +256,32 @@ def _distinct(mask: np.ndarray) -> list[int]:
 
 
 def _build(survey: Survey, data: Data, folder: Path, map: Map) -> None:  # noqa: A002
+    found = _read_volumes(survey, data, folder, map) if survey.grids else _read_samples(survey, data, folder, map)
+    for file in folder.iterdir():
+        with open(file, "rb") as stored:
+            os.fsync(stored.fileno())
+    manifest = {
+        "inputs": survey.inputs,
+        "targets": survey.targets,
+        "names": survey.names,
+        "labels": survey.labels,
+        **found,
+        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+    }
+    with open(folder / MANIFEST, "w") as text:
+        json.dump(manifest, text)
+        text.flush()
+        os.fsync(text.fileno())
+
+
+def _read_volumes(survey: Survey, data: Data, folder: Path, map: Map) -> dict[str, Any]:  # noqa: A002
+    sides = [Side("inputs", survey.inputs[0], survey.input_form)]
+    if survey.targets and survey.target_form is not None:
+        sides.append(Side("targets", survey.targets[0], survey.target_form))
+    return prepared_volumes.build(sides, data.preload, folder, map)
+
+
+def _read_samples(survey: Survey, data: Data, folder: Path, map: Map) -> dict[str, Any]:  # noqa: A002
     if data.preload:
         results = _store(survey, data, folder, map)
     elif survey.target_form is not None and survey.target_form.mask:
@@ -238,21 +292,7 @@ def _build(survey: Survey, data: Data, folder: Path, map: Map) -> None:  # noqa:
     for done in results:
         for value, path in done.mask_values.items():
             values.setdefault(value, path)
-    for file in folder.iterdir():
-        with open(file, "rb") as stored:
-            os.fsync(stored.fileno())
-    manifest = {
-        "inputs": survey.inputs,
-        "targets": survey.targets,
-        "names": survey.names,
-        "labels": survey.labels,
-        "mask_values": sorted(values.items()),
-        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
-    }
-    with open(folder / MANIFEST, "w") as text:
-        json.dump(manifest, text)
-        text.flush()
-        os.fsync(text.fileno())
+    return {"mask_values": sorted(values.items())}
 
 
 def _store(survey: Survey, data: Data, folder: Path, map: Map) -> list[Done]:  # noqa: A002
@@ -334,10 +374,14 @@ def _manifest(folder: str) -> dict[str, Any]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of a prepared folder is there with the size it was written with."""
+    """Whether every file of a prepared folder is there with the size it was written with, and a volume that is used
+    where it lies is still what it was."""
     try:
-        sizes: dict[str, int] = json.loads((folder / MANIFEST).read_text())["sizes"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return all((folder / name).stat().st_size == size for name, size in manifest["sizes"].items()) and all(
+            identity(Form(**place["form"]), Item(*manifest[side][0])) == place["identity"]
+            for side, place in manifest.get("in_place", {}).items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,50 @@ class NotAlike(Exception):
 
 
 @dataclass(frozen=True)
+class Single:
+    """A place for one array of `shape` in the `.npy` at `path`; the numbers begin at `offset`."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+
+    @classmethod
+    def create(cls, folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Single:
+        """The disk's blocks are reserved now, so that a full disk is an error here. Raises `OSError`."""
+        path = folder / f"{name}.npy"
+        descr = np.lib.format.dtype_to_descr(dtype)
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+            file.flush()
+            offset = file.tell()
+            size = offset + math.prod(shape) * dtype.itemsize
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        return cls(str(path), offset, shape)
+
+    def write(self, file: int, box: tuple[slice, ...], values: np.ndarray) -> None:
+        """Put `values` in their `box`, by the open `file`, in as few pieces as there are runs. Raises `OSError`."""
+        sizes, itemsize = values.shape, values.itemsize
+        inner = len(sizes) - 1
+        while inner > 0 and sizes[inner] == self.shape[inner]:
+            inner -= 1
+        strides = [math.prod(self.shape[axis + 1 :]) * itemsize for axis in range(len(sizes))]
+        start = self.offset + sum(part.start * stride for part, stride in zip(box, strides, strict=True))
+        for outer in np.ndindex(sizes[:inner]):
+            at = start + sum(place * stride for place, stride in zip(outer, strides, strict=False))
+            _write(file, values[outer], at)
+
+
+def _write(file: int, values: np.ndarray, at: int) -> None:
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    while data:
+        written = os.pwrite(file, data, at)
+        data, at = data[written:], at + written
+
+
+@dataclass(frozen=True)
 class Alike:
     """A place for samples of one shape and type, at `path`; the data begin at `offset`."""
 
@@ -44,19 +89,9 @@ class Alike:
 
     @classmethod
     def create(cls, folder: Path, name: str, count: int, first: np.ndarray) -> Alike:
-        """Room for `count` samples like `first`; the disk's blocks are reserved now, so that a full disk is an error
-        here. Raises `OSError`."""
-        path = folder / f"{name}.npy"
-        shape, dtype = (count, *first.shape), np.lib.format.dtype_to_descr(first.dtype)
-        with open(path, "wb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-            file.flush()
-            offset = file.tell()
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, offset + count * first.nbytes)
-            else:
-                file.truncate(offset + count * first.nbytes)
-        return cls(str(path), offset, first.shape, str(dtype))
+        """Single for `count` samples like `first`. Raises `OSError`."""
+        room = Single.create(folder, name, (count, *first.shape), first.dtype)
+        return cls(room.path, room.offset, first.shape, str(np.lib.format.dtype_to_descr(first.dtype)))
 
     @contextmanager
     def writing(self, start: int, index: Index) -> Iterator[Put]:
@@ -68,11 +103,7 @@ class Alike:
             nonlocal number
             if sample.shape != self.shape or sample.dtype != np.dtype(self.dtype):
                 raise NotAlike
-            data = np.ascontiguousarray(sample).reshape(-1).view(np.uint8).data
-            at = self.offset + number * len(data)
-            while data:
-                written = os.pwrite(file, data, at)
-                data, at = data[written:], at + written
+            _write(file, sample, self.offset + number * sample.nbytes)
             number += 1
 
         try:

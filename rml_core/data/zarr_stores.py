@@ -18,6 +18,8 @@ from rml_core.data.pairing import natural_order
 if TYPE_CHECKING:
     import numpy as np
 
+    from rml_core.data.volumes import Source
+
 # The files of which one makes a folder a store, of format 3 or 2.
 MARKS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -62,6 +64,11 @@ class Zarr(Reader):
         except Exception as error:  # whatever codecs say of a damaged chunk
             raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
         return as_sample(values, item, form)
+
+    def volume(self, item: Item, cache_bytes: int) -> Source:
+        from rml_core.data.zarr_volumes import source_of
+
+        return source_of(_node(item.file, item.inside), item, cache_bytes)
 
     def identity(self, file: str) -> Any:
         """Of every file of the store."""

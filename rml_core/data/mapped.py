@@ -1,0 +1,113 @@
+"""Arrays whose bytes lie in a file as they are in memory, at any offset: mapped, or behind URLs read by ranges."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from rml_core.config import remote
+from rml_core.config.paths import is_url
+from rml_core.config.problem import RunFailed
+from rml_core.data.arrays import reason
+from rml_core.data.chunked import Chunked, runs
+from rml_core.data.files import Item
+from rml_core.data.volumes import Box, Source
+
+PAGE = mmap.PAGESIZE
+# So many bytes a request to a server.
+RANGE = 1 << 22
+
+
+def lying_at(
+    item: Item, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool, cache_bytes: int
+) -> Source:
+    """The array of `shape` that begins at `offset` of its file. Raises `RunFailed`."""
+    if not is_url(item.file):
+        return Mapped(item, item.file, offset, shape, dtype, fortran)
+    try:
+        ranges = remote.Ranges(item.file)
+    except OSError as error:
+        raise RunFailed(f"{item}: cannot be read: {error.strerror or reason(error)}") from None
+    block = runs(shape, dtype.itemsize, RANGE, fortran)
+    steps = np.cumprod([1, *(shape[:-1] if fortran else shape[:0:-1])])
+    strides = [int(step) for step in (steps if fortran else steps[::-1])]
+
+    def fetch(box: Box) -> tuple[np.ndarray, int]:
+        sizes = [part.stop - part.start for part in box]
+        at = offset + dtype.itemsize * sum(part.start * step for part, step in zip(box, strides, strict=True))
+        stop = at + prod(sizes) * dtype.itemsize
+        try:
+            data = ranges.read(at, stop)
+        except OSError as error:
+            raise RunFailed(f"{item}: cannot be read: {error.strerror or reason(error)}") from None
+        if len(data) < stop - at:
+            raise RunFailed(f"{item}: is cut short: bytes {at} to {stop} were asked for, and {len(data)} came")
+        return np.frombuffer(data, dtype).reshape(sizes, order="F" if fortran else "C"), len(data)
+
+    return Chunked(shape, dtype, block, fetch, cache_bytes, parallel=True, close_it=ranges.close)
+
+
+class Mapped:
+    """The array of `shape` that begins at `offset` of the file `path`; a `Source`."""
+
+    chunks: None = None
+
+    def __init__(
+        self, item: Item, path: str, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool = False
+    ) -> None:
+        """Raises `RunFailed` where the file is not there or ends before the array does."""
+        self.item, self.shape, self.dtype, self.fortran = item, shape, dtype, fortran
+        self._end = offset + prod(shape) * dtype.itemsize
+        self._lock, self._bytes_read = threading.Lock(), 0
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise RunFailed(f"{item}: cannot be read: {error.strerror}") from None
+        try:
+            self._check()
+            mapped = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._array = np.ndarray(shape, dtype, mapped, offset, order="F" if fortran else "C")
+
+    @property
+    def bytes_read(self) -> int:
+        return self._bytes_read
+
+    def read(self, box: Box) -> np.ndarray:
+        self._check()
+        found = self._array[box]
+        with self._lock:
+            self._bytes_read += _touched(found)
+        return found
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _check(self) -> None:
+        """Pages behind the end of a file end the process that touches them."""
+        size = os.fstat(self._file).st_size
+        if size < self._end:
+            raise RunFailed(f"{self.item}: is cut short: it takes {self._end} bytes, and there are {size}")
+
+
+def _touched(array: np.ndarray) -> int:
+    """Bytes of the pages that `array` lies in, at least; runs that are less than a page apart share theirs."""
+    axes = sorted(zip(array.strides, array.shape, strict=True))
+    run, count = array.itemsize, 1
+    for stride, size in axes:
+        if size == 0:
+            return 0
+        if stride <= run + PAGE and count == 1:
+            run += stride * (size - 1)
+        else:
+            count *= size
+    return count * -(-run // PAGE) * PAGE
