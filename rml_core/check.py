@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,10 +15,11 @@ from rml_core.config import remote
 from rml_core.config.paths import problem_of_log, problem_of_writing, resolve
 from rml_core.config.problem import Problem, Refused
 from rml_core.config.target import Target
+from rml_core.data import outfile
 from rml_core.data.files import Shape
 from rml_core.data.shapes import Takes
 from rml_core.data.split import split
-from rml_core.data.survey import WHERE, Survey, sample_shape, survey
+from rml_core.data.survey import WHERE, Part, Survey, sample_shape, survey
 from rml_core.layers.graph import Graph, Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted
@@ -93,19 +94,25 @@ def check(run: Run, app: str | None = None) -> Checked:
         fraction, size = file.data.validation_split, file.data.test_batch_size
         training, test = collected.of(split, training, fraction, file.seed, size) or (None, None)
     found = [each for each in (training, test) if each is not None]
-    networks = {
-        shape: collected.of(infer, run.graph, shape) for shape in dict.fromkeys(each.sample_shape for each in found)
-    }
-    network = next(iter(networks.values()), None)
+    if training is not None and test is not None and (problem := _channels(training, test)) is not None:
+        collected.problems.append(problem)
+        found = [training]
+    networks = _networks(run.graph, found, collected)
+    network = networks.get(found[0].sample_shape) if found else None
     fits = []
     for each in found:
         collected.problems += _targets(each, file)
-        own = networks[each.sample_shape]
+        for part in each.parts:
+            own = networks[part.shape]
+            if own is not None and part.target is not None and file.loss is not None:
+                shape, last = own.output_shape, own.last_activation
+                fits.append(collected.of(fit, file.loss, shape, part.target, last, f"{ROOT}.loss", each.classes or ()))
+        own = networks[each.parts[0].shape]
         if network is not None and own is not None:
             collected.problems += _same_weights(network, own)
-            if each.target is not None and file.loss is not None:
-                shape, last = own.output_shape, own.last_activation
-                fits.append(collected.of(fit, file.loss, shape, each.target, last, f"{ROOT}.loss", each.classes or ()))
+        if each.role == "test":
+            outputs = [own.output_shape if (own := networks[part.shape]) is not None else None for part in each.parts]
+            collected.problems += outfile.problems(file.data, each, outputs, run.base)
     if training is not None and test is not None:
         collected.problems += _watched(file, test)
     if network is not None:
@@ -237,20 +244,66 @@ def _watched(file: RunFile, test: Survey) -> list[Problem]:
     return []
 
 
+def _channels(training: Survey, test: Survey) -> Problem | None:
+    """Training and test slices are cut from arrays of as many channels, or no network takes both."""
+    one, other = training.sample_shape[0], test.sample_shape[0]
+    if not training.grids or one == other:
+        return None
+    what = f"{test.inputs[0]} has {other} channels, and the training array {training.inputs[0]} has {one}"
+    return Problem(f"{ROOT}.data.test_input_path", what, "as many channels in both")
+
+
+def _networks(graph: Graph, found: list[Survey], collected: Collected) -> dict[Shape, Network | None]:
+    """The network for the samples of each part of `found`, and for all samples of a role, of whatever size they are;
+    None where it is refused."""
+    parts = dict.fromkeys(part.shape for each in found for part in each.parts)
+    networks = {shape: collected.of(infer, graph, shape) for shape in parts}
+    for each in found:
+        first, *others = ((part, networks[part.shape]) for part in each.parts)
+        told = [problem for other in others for problem in _other_weights(each, first, other)]
+        collected.problems += told
+        if not told and None not in (networks[part.shape] for part in each.parts):
+            networks[each.sample_shape] = collected.of(infer, graph, each.sample_shape)
+    return networks
+
+
+def _other_weights(
+    found: Survey, first: tuple[Part, Network | None], other: tuple[Part, Network | None]
+) -> Iterator[Problem]:
+    """Slices of two sets go through a network unless a layer's weights depend on the size."""
+    (part, network), (its, own) = first, other
+    if network is None or own is None or (layer := _differing(network, own)) is None:
+        return
+    what = (
+        f'layer "{layer}" needs other weights for slices {its.shape} of {its.name} than for {part.shape} of {part.name}'
+    )
+    remedy = "pad the sets to one size with padded_sizes, or end the network with a global pooling"
+    number = [each.name for each in found.parts].index(its.name)
+    yield Problem(f"{ROOT}.data.slicers[{number}].sizes", what, "slices of one size in all sets", remedy)
+
+
+def _differing(one: Network, other: Network) -> str | None:
+    """The name of the first layer whose weights are of other shapes."""
+    for layer, its in zip(one.unique, other.unique, strict=True):
+        if layer.sizes != its.sizes:
+            return layer.name
+    return None
+
+
 def _same_weights(training: Network, test: Network) -> list[Problem]:
     """Samples of another size go through a network unless a layer's weights depend on the size."""
-    for one, other in zip(training.unique, test.unique, strict=True):
-        if [weight.shape for weight in one.weights] != [weight.shape for weight in other.weights]:
-            given, wanted = test.input_shape, training.input_shape
-            resize = f'{{"resize": [{wanted[2]}, {wanted[1]}]}}' if None not in wanted else "a resize"
-            problem = Problem(
-                f"{ROOT}.data.test_input_path",
-                f'layer "{one.name}" needs other weights for test samples {given} than for training samples {wanted}',
-                "samples of one size",
-                f"add {resize} to the transforms, or end the network with a global pooling",
-            )
-            return [problem]
-    return []
+    layer = _differing(training, test)
+    if layer is None:
+        return []
+    given, wanted = test.input_shape, training.input_shape
+    resize = f'{{"resize": [{wanted[2]}, {wanted[1]}]}}' if None not in wanted else "a resize"
+    problem = Problem(
+        f"{ROOT}.data.test_input_path",
+        f'layer "{layer}" needs other weights for test samples {given} than for training samples {wanted}',
+        "samples of one size",
+        f"add {resize} to the transforms, or end the network with a global pooling",
+    )
+    return [problem]
 
 
 def _files(run: Run) -> list[Problem]:
@@ -269,6 +322,7 @@ def _written(run: Run) -> list[Problem]:
     for key, given, problem_of in (
         ("outfile", file.outfile, problem_of_log),
         ("data.test_output_path", file.data.test_output_path, problem_of_writing),
+        ("data.hdf5_outfile", file.data.hdf5_outfile, problem_of_writing),
         ("checkpoints.save", save, problem_of_writing),
     ):
         if given is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rml_core.config.problem import Problem, Refused, RunFailed
 from rml_core.config.target import Target
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 WHERE = "neural_network.data"
 
 Result = TypeVar("Result")
+
+
+class Part(NamedTuple):
+    """Samples that are in batches with each other: all of them, or a slice set and its name."""
+
+    name: str
+    shape: Shape
+    target: Target | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,15 @@ class Survey:
     @property
     def count(self) -> int:
         return sum(grid.count for grid in self.grids) if self.grids else len(self.inputs)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The slice sets in their order; otherwise all samples, without a name."""
+        if not self.grids:
+            return (Part("", self.sample_shape, self.target),)
+        targets = self.set_targets or (None,) * len(self.grids)
+        names = (grid.name for grid in self.grids)
+        return tuple(map(Part, names, self.set_shapes, targets))
 
     @property
     def batches(self) -> int:
