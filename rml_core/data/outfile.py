@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from rml_core.config.paths import AnyPath, resolve
+from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem
 from rml_core.config.remote import text_of
 from rml_core.data.files import Shape
 from rml_core.data.section import Data
 from rml_core.data.survey import WHERE, Survey
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
 
 # Classes are bytes, and 255 stands for none.
 MOST_CLASSES = 255
