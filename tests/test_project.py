@@ -73,6 +73,12 @@ def test_the_project_speaks_only_of_itself() -> None:
     assert spoken == {}
 
 
+def test_no_test_is_left_out_where_something_is_missing() -> None:
+    leaves_out = re.compile(r"(?:mark\.(?:skip|xfail)|pytest\.(?:skip|xfail|importorskip))\w*\(")
+    tests = [path for path in PYTHON if path.is_relative_to(ROOT / "tests") and path != Path(__file__)]
+    assert names([path for path in tests if leaves_out.search(path.read_text())]) == []
+
+
 def test_the_folders_of_the_tests_mirror_the_tree() -> None:
     own = {"oracles", "golden", "bad_input"}
     folders = {path.parent.relative_to(ROOT / "tests") for path in PYTHON if path.is_relative_to(ROOT / "tests")}
