@@ -25,7 +25,7 @@ class EvaluatedEpoch(ranks.Stage):
 
 def evaluate(stage: ranks.Stage, epoch: int, output: AnyPath | None, logs: LogFiles | None) -> EvaluatedEpoch:
     """One pass over the test samples; predictions go to `output`, figures to the logs and the run's history."""
-    result = ranks.evaluate(stage.ranks, epoch, output)
+    result = ranks.evaluate(stage.ranks, epoch, output, publish)
     rate = result.samples / max(result.seconds, 1e-9)
     if result.stopped:
         return EvaluatedEpoch(stage.ranks, epoch, float("nan"), float("nan"), rate)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
     from rml_core.engine.epoch import Sums
     from rml_core.engine.evaluation import Evaluated, Gallery
-    from rml_core.engine.progress import Progress
+    from rml_core.engine.progress import Blocks, Progress
     from rml_core.engine.rank import Rank, Setup
 
 
@@ -86,8 +86,10 @@ def train_epoch(ranks: Ranks, number: int, report: Callable[[Progress], None]) -
     return total, members[0].learning_rate(number)
 
 
-def evaluate(ranks: Ranks, number: int, output: AnyPath | None) -> Evaluated:
-    (evaluated,) = [rank.evaluate(number, output) for rank in _live[ranks.id]]
+def evaluate(
+    ranks: Ranks, number: int, output: AnyPath | None, report: Callable[[Blocks], None] | None = None
+) -> Evaluated:
+    (evaluated,) = [rank.evaluate(number, output, report) for rank in _live[ranks.id]]
     return evaluated
 
 

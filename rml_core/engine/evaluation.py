@@ -85,12 +85,16 @@ def evaluate(
     gallery: Gallery,
     stop: Callable[[], bool],
     penalty: Penalty | None = None,
+    report: Callable[[int, int, float], None] | None = None,
 ) -> Evaluated:
-    """Run `network` over `batches`. Nothing of a pass that is stopped stays behind."""
+    """Run `network` over `batches`. Nothing of a pass that is stopped stays behind.
+
+    `report(samples, bytes, seconds)` is called behind each batch with what has been predicted until then.
+    """
     network.eval()
     began = time.perf_counter()
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    samples = 0
+    samples = predicted = 0
     with Predictions(output, names) as predictions:
         for batch in batches:
             if stop():
@@ -106,6 +110,9 @@ def evaluate(
             samples += len(batch.indices)
             predictions.add(batch.indices, result)
             gallery.add(batch, result, names)
+            if report is not None:
+                predicted += result.nbytes
+                report(samples, predicted, time.perf_counter() - began)
     scored = objective is not None and metric is not None
     counts = metric.state() if metric is not None and scored else {}
     total = float(loss) if scored else float("nan")

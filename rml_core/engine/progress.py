@@ -1,4 +1,4 @@
-"""How far an epoch is."""
+"""How far a pass is."""
 
 from __future__ import annotations
 
@@ -14,3 +14,19 @@ class Progress:
     batches: int
     loss: float
     samples_per_s: float
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How far the work on a volume is: `done` of `total` blocks, which are `bytes` until now (0: not known), in
+    `seconds`."""
+
+    phase: str
+    done: int
+    total: int
+    bytes: int
+    seconds: float
+
+    @property
+    def mb_per_s(self) -> float:
+        return self.bytes / 1e6 / max(self.seconds, 1e-9)

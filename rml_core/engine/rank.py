@@ -28,7 +28,7 @@ from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
 from rml_core.engine.memory import keep_what_is_freed, most_held_mb
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision, device_named
-from rml_core.engine.progress import Progress
+from rml_core.engine.progress import Blocks, Progress
 from rml_core.engine.step import Training
 from rml_core.layers.build import build
 from rml_core.layers.graph import Network
@@ -180,10 +180,19 @@ class Rank:
         assert self.setup.optimizer is not None
         return self.setup.optimizer.learning_rate_of(number)
 
-    def evaluate(self, number: int, output: AnyPath | None) -> Evaluated:
-        """One pass over the test samples; `output`: the HDF5 file for predictions."""
+    def evaluate(
+        self, number: int, output: AnyPath | None, report: Callable[[Blocks], None] | None = None
+    ) -> Evaluated:
+        """One pass over the test samples; `output`: the HDF5 file for predictions. `report` is told how far it is,
+        where samples are slices."""
         setup = self.setup
         assert setup.test is not None
+        count = setup.test.count
+
+        def tell(done: int, size: int, seconds: float) -> None:
+            assert report is not None
+            report(Blocks(f"evaluate epoch {number}", done, count, size, seconds))
+
         self.gallery = Gallery(setup.test.count)
         source = batches(
             self._samples["test"],
@@ -215,6 +224,7 @@ class Rank:
                 gallery=self.gallery,
                 stop=self._stop.is_set,
                 penalty=self.penalty.fixed() if self.penalty is not None else None,
+                report=tell if report is not None and setup.test.grids else None,
             )
 
     def record(self, row: dict[str, Any]) -> None:
