@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from rml_core.config.problem import Problem
@@ -29,8 +29,7 @@ def problem(found: Found, form: Form, where: str, fits: Fits) -> Problem | None:
         if fits(shape):
             continue
         if any(map(fits, _moved(shape))) or _is_picture(shape):
-            what = f"arrays are channels first, and {item} of shape {shape} looks channels last"
-            return Problem(where, what, "", "put the channels first: np.moveaxis(x, -1, 0)")
+            return _last(shape, item, where)
         # A few in front are channels that the network does not have.
         if len(shape) < 2 or shape[0] <= COLOURS or not any(map(fits, (shape[1:], *_moved(shape[1:])))):
             continue
@@ -40,6 +39,24 @@ def problem(found: Found, form: Form, where: str, fits: Fits) -> Problem | None:
             what, remedy = f"{what}, channels last", f"x = np.moveaxis(x, -1, 1); {remedy}"
         return Problem(where, what, "", f"write each by itself, and its target too: {remedy}")
     return None
+
+
+def volume_problem(
+    shape: Lengths, item: Item, sizes: Sequence[int], where: str, fits: Callable[[int], bool]
+) -> Problem | None:
+    """What is wrong with an array of `shape`, to be cut into slices of `sizes`, that looks channels last.
+
+    `fits`: whether the network takes slices of so many channels.
+    """
+    if len(shape) != len(sizes) + 1 or shape[0] == shape[-1] or not fits(shape[-1]):
+        return None
+    few = shape[-1] <= COLOURS < min(shape[:-1]) and shape[-1] < sizes[-1]
+    return _last(shape, item, where) if few or not fits(shape[0]) else None
+
+
+def _last(shape: Lengths, item: Item, where: str) -> Problem:
+    what = f"arrays are channels first, and {item} of shape {shape} looks channels last"
+    return Problem(where, what, "", "put the channels first: np.moveaxis(x, -1, 0)")
 
 
 def _moved(shape: Lengths) -> Iterable[Lengths]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rml_core.config.problem import Problem, Refused, RunFailed
 from rml_core.data import layout
 from rml_core.data.files import MOST_AXES, NAMED, Form, Found, Header, Item, Shape, channels_first, refuse_failures
-from rml_core.transforms.chain import Chain
+from rml_core.transforms.chain import Chain, Step
 from rml_core.transforms.section import DoesNotFit, known, size_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # What the network makes of samples of a shape, channels first both; None: it does not take them.
 Takes = Callable[[Shape], Shape | None]
@@ -154,16 +158,28 @@ def check_equal(chain: Chain, shape: Shape, section: str, batch_key: str, batch_
 def try_first(found: Found, form: Form, chain: Chain, side: Side) -> None:
     """Look at one sample; decode and transform it where a conversion may not take the type of the files. Raises
     `Refused`."""
-    colours = [step for step in chain.steps if not step.transform.on_masks and not step.transform.on_floats]
     item = found.items[0]
     try:
-        if not colours:
+        if not _colours(chain):
             if found.headers is None:
                 refuse_failures(form.reader.measure(found.items[:1], form)[1], side.where)
             return
         array = form.read(item)
     except RunFailed as error:
         raise Refused([Problem(side.where, str(error))]) from None
+    try_colours(array, item, chain, side)
+
+
+def _colours(chain: Chain) -> list[Step]:
+    """The steps that may not take the type of the samples."""
+    return [step for step in chain.steps if not step.transform.on_masks and not step.transform.on_floats]
+
+
+def try_colours(array: np.ndarray, item: Item, chain: Chain, side: Side) -> None:
+    """Transform `array`, held and like the samples in `item`, where a step may not take them. Raises `Refused`."""
+    colours = _colours(chain)
+    if not colours:
+        return
     import cv2
 
     try:

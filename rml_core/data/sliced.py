@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 
 from rml_core.config.problem import Problem, Refused, listed
 from rml_core.config.target import Target
+from rml_core.data import layout
 from rml_core.data.files import Form, Found, Header, Item, Role, Shape, channels_first
 from rml_core.data.section import Data
-from rml_core.data.shapes import Side, check_equal, through
+from rml_core.data.shapes import Side, Takes, check_equal, through, try_colours
 from rml_core.slicers.grid import SliceGrid
 from rml_core.slicers.section import named
 from rml_core.transforms.chain import Chain
+from rml_core.transforms.section import DoesNotFit
 
 # So many arrays of a file are named.
 SHOWN = 10
+# Conversions of colours are tried on so many rows and columns of zeros.
+TRIED = 16
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,23 @@ class _Array:
         return self.shape[1:]
 
 
-def sliced(data: Data, role: Role, found: Found, target_found: Found | None, where: str) -> Sliced:
-    """The slice sets that `data.slicers` cut from the array in `found`. Raises `Refused` with every problem."""
+def sliced(
+    data: Data, role: Role, found: Found, target_found: Found | None, where: str, takes: Takes | None = None
+) -> Sliced:
+    """The slice sets that `data.slicers` cut from the array in `found`. `takes`: what the network makes of samples of
+    a shape. Raises `Refused` with every problem."""
     problems: list[Problem] = []
     input_key, target_key = data.path_keys(role)
     array = _one(found, data.input_form, data, f"{where}.{input_key}", problems)
     target = None
     if target_found is not None:
         target = _one(target_found, data.target_form, data, f"{where}.{target_key}", problems)
-    if target is not None:
-        problems += _mask_channels(target, f"{where}.{target_key}")
-    if array is not None and target is not None and array.space != target.space:
-        what = f"{array.item} is {_sizes(array.space)}, and its targets in {target.item} {_sizes(target.space)}"
-        problems.append(Problem(f"{where}.{target_key}", what, "arrays of one shape, channels apart"))
+    chain = data.input_chain.acting(role == "training")
+    if array is not None and (problem := _misplaced(array, data, chain, f"{where}.{input_key}", takes)) is not None:
+        # What else there is to say of shapes follows from it.
+        raise Refused([*problems, problem])
+    if array is not None and target is not None:
+        problems += _target_problems(array, target, f"{where}.{target_key}")
     grids: list[SliceGrid] = []
     if array is not None:
         for number, (name, section) in enumerate(zip(named(data.slicers), data.slicers, strict=True)):
@@ -83,15 +91,15 @@ def sliced(data: Data, role: Role, found: Found, target_found: Found | None, whe
     if problems or array is None:
         raise Refused(problems)
 
-    training = role == "training"
     side = Side(where, input_key, *data.largest_batch(role))
-    shapes = _shapes(array, grids, data.input_chain.acting(training), side)
+    shapes = _shapes(array, grids, chain, side)
     targets = None
+    target_chain = data.target_chain.acting(role == "training")
     if data.makes_targets:
-        made = _shapes(array, grids, data.target_chain.acting(training), side)
+        made = _shapes(array, grids, target_chain, side)
         targets = tuple(Target("values", shape) for shape in made)
     elif target is not None:
-        made = _shapes(target, grids, data.target_chain.acting(training), replace(side, key=target_key))
+        made = _shapes(target, grids, target_chain, replace(side, key=target_key))
         mask = target.form.mask
         targets = tuple(Target("mask", shape[1:]) if mask else Target("values", shape) for shape in made)
     return Sliced(tuple(grids), shapes, targets, array.form, target.form if target is not None else None)
@@ -125,10 +133,26 @@ def _several(found: Found, where: str) -> Problem:
     return Problem(where, f"{given} has {len(names)} {what}, and slicers cut one: {shown}", "", f"name it, as {name}")
 
 
-def _mask_channels(target: _Array, where: str) -> Iterator[Problem]:
+def _target_problems(array: _Array, target: _Array, where: str) -> Iterator[Problem]:
+    if array.space != target.space:
+        what = f"{array.item} is {_sizes(array.space)}, and its targets in {target.item} {_sizes(target.space)}"
+        yield Problem(where, what, "arrays of one shape, channels apart")
     if target.form.mask and target.shape[0] != 1:
         what = f"{target.item}: a mask has one channel, and its shape is {target.shape}, channels first"
         yield Problem(where, what, "", "give one integer a pixel or voxel, the class")
+
+
+def _misplaced(array: _Array, data: Data, chain: Chain, where: str, takes: Takes | None) -> Problem | None:
+    spatial = data.slicers[0].grid(data.slicers[0].sizes, "").sample_shape
+
+    def fits(channels: int) -> bool:
+        try:
+            given = chain.shape((*spatial, channels))
+        except DoesNotFit:
+            return True
+        return takes is None or takes(channels_first(given)) is not None
+
+    return layout.volume_problem(array.header.shape, array.item, data.slicers[0].sizes, where, fits)
 
 
 def _too_large(grid: SliceGrid, array: _Array, where: str) -> Iterator[Problem]:
@@ -141,6 +165,8 @@ def _too_large(grid: SliceGrid, array: _Array, where: str) -> Iterator[Problem]:
 
 def _shapes(array: _Array, grids: list[SliceGrid], chain: Chain, side: Side) -> tuple[Shape, ...]:
     """What `chain` makes of the slices of each set, channels first. Raises `Refused`."""
+    import numpy as np
+
     shapes: list[Shape] = []
     problems: list[Problem] = []
     for grid in grids:
@@ -152,6 +178,9 @@ def _shapes(array: _Array, grids: list[SliceGrid], chain: Chain, side: Side) -> 
             problems += refused.problems
     if problems:
         raise Refused(dict.fromkeys(problems))
+    if len(grids[0].sample_shape) == 2:
+        still = replace(chain, steps=tuple(step for step in chain.steps if not step.transform.spatial))
+        try_colours(np.zeros((TRIED, TRIED, array.shape[0]), array.header.dtype), array.item, still, side)
     return tuple(shapes)
 
 

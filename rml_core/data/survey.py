@@ -111,7 +111,7 @@ def survey(
         return None
     found, target_found = _find(data, role, base, where)
     if data.slicers:
-        return _sliced(data, role, found, target_found, where)
+        return _sliced(data, role, found, target_found, where, takes)
     problems: list[Problem] = []
 
     def add(step: Callable[..., Result], *arguments: object) -> Result | None:
@@ -186,8 +186,10 @@ def survey(
     )  # fmt: skip
 
 
-def _sliced(data: Data, role: Role, found: Found, target_found: Found | None, where: str) -> Survey:
-    made = sliced(data, role, found, target_found, where)
+def _sliced(
+    data: Data, role: Role, found: Found, target_found: Found | None, where: str, takes: Takes | None
+) -> Survey:
+    made = sliced(data, role, found, target_found, where, takes)
     targets = target_found.items if target_found is not None else None
     return Survey(
         role, found.items, (), targets, None, None, made.shape, made.target, data.batch_size_of(role), made.input_form,

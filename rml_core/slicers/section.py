@@ -73,8 +73,8 @@ class SliceSection(Section):
             if numbers is None:
                 continue
             if len(numbers) != len(sizes):
-                what = f"{shown(numbers)} has {len(numbers)} numbers, and there are {len(sizes)} sizes"
-                yield (key,), wrong(what, "as many numbers as sizes")
+                what = f"{shown(numbers)} does not go with {len(sizes)} sizes"
+                yield (key,), wrong(what, "a number for each of the sizes")
                 continue
             for axis, (number, size) in enumerate(zip(numbers, sizes, strict=True)):
                 flat = 1 if key == "padded_sizes" else 0
