@@ -54,6 +54,23 @@ class Axis:
     def overlaps(self) -> bool:
         return self.stride < self.size and self.count > 1
 
+    @property
+    def apart(self) -> int:
+        """Slices that are so many places apart do not overlap."""
+        return max(1, min(-(-self.size // self.stride), self.count))
+
+    def in_turns(self, position: int) -> int:
+        """The place at `position` where those that are `apart` follow each other: 0, 2, 4, 1, 3 of five halfway
+        overlapping slices. What is beside each other can be added at once. Arrays of positions give arrays."""
+        short, long = divmod(self.count, self.apart)
+        # The first `long` turns have one slice more than the others.
+        longer = long * (short + 1)
+        ahead = position < longer
+        turn, at = divmod(position, short + 1)
+        other_turn, other_at = divmod(position - longer, max(short, 1))
+        turn = ahead * turn + (1 - ahead) * (other_turn + long)
+        return turn + (ahead * at + (1 - ahead) * other_at) * self.apart
+
     def start(self, place: int) -> int:
         return place * self.stride
 
@@ -172,11 +189,13 @@ class SliceGrid:
 
     def in_order(self, position: int, slab_axis: int) -> int:
         """The number of the slice that is at `position` (from 0) where the layers along `slab_axis` follow each other,
-        each in C order. Arrays of positions give arrays of numbers."""
+        each in C order of its lines, each of which goes `in_turns`. Arrays of positions give arrays of numbers."""
         counts = self.counts
         place: list[int] = [0] * len(counts)
         inner = [number for number in range(len(counts)) if number != slab_axis]
         for axis in reversed(inner):
             position, place[axis] = position // counts[axis], position % counts[axis]
+        if inner:
+            place[inner[-1]] = self.axes[inner[-1]].in_turns(place[inner[-1]])
         place[slab_axis] = position
         return self.number(tuple(place))
