@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,19 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rml_core.config.seed import generator
 from rml_core.data.handles import closing
-from rml_core.data.samples import Samples
+from rml_core.data.source import Room, Source
 
-# Batches under way ahead of the consumer.
-AHEAD = 3
-# Where only arithmetic is left and a batch has fewer numbers, handing it to a thread costs more than making it.
-INLINE = 1 << 19
+# Batches under way ahead of the consumer, and what they may take in bytes; one always is.
+AHEAD, AHEAD_BYTES = 3, 1 << 27
 # So many samples at most a thread takes at once.
 CHUNK = 16
 
-_Arrays = tuple[np.ndarray, np.ndarray | None]
-_Begun = tuple[np.ndarray, _Arrays | None, list[Future[Any]]]
+_Begun = tuple[np.ndarray, Room | None, list[Future[Any]]]
 
 
 class Batch(NamedTuple):
@@ -34,13 +29,8 @@ class Batch(NamedTuple):
     kept: np.ndarray | None = None
 
 
-def order(count: int, epoch: int, seed: int, shuffle: bool) -> np.ndarray:
-    """The samples of `epoch` in the order of training, int64 (count,)."""
-    return generator(seed, "order", epoch).permutation(count) if shuffle else np.arange(count)
-
-
 def batches(
-    samples: Samples,
+    source: Source,
     *,
     batch_size: int,
     epoch: int,
@@ -51,6 +41,7 @@ def batches(
     start: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    ahead_bytes: int = AHEAD_BYTES,
 ) -> Generator[Batch, None, None]:
     """The batches of `epoch` (from 1), from the batch `start` (from 0) on.
 
@@ -59,59 +50,66 @@ def batches(
 
     `batch_size` counts over all ranks, each of which gets its even part; the last batch may be smaller, and a rank's
     part of it empty. `shuffle` acts in training only, as random transforms do. What is in a batch depends on
-    `seed`, `epoch` and the samples' numbers alone. `threads` (0: none) work ahead where there is work to do; they end
-    with the iterator. Raises `RunFailed` naming the file.
+    `seed`, `epoch` and the samples' numbers alone. `threads` (0: none) work ahead where there is work to do, with
+    batches of `ahead_bytes` at most, or one; they end with the iterator. Raises `RunFailed` naming the file.
     """
-    sequence = order(samples.count, epoch, seed, shuffle and training)
     parts = (
         part if world_size == 1 else np.array_split(part, world_size)[rank]
-        for part in (sequence[at : at + batch_size] for at in range(start * batch_size, len(sequence), batch_size))
+        for part in source.parts(batch_size, seed, epoch, training, shuffle, start)
     )
-
-    def fill(indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None) -> None:
-        samples.fill(indices, inputs, targets, seed, epoch, training)
-
-    small = samples.gathers(training) and batch_size * samples.floats <= INLINE
-    if threads == 0 or small:
+    if threads == 0 or source.is_quick(training, batch_size):
         with closing():
             for indices in parts:
-                if samples.alike:
-                    inputs, targets = samples.new_batch(len(indices))
-                    fill(indices, inputs, targets)
+                room = source.room(indices)
+                if room is not None:
+                    source.fill(indices, room, seed, epoch, training)
                 else:
-                    inputs, targets = samples.alone(indices, seed, epoch, training)
-                yield _batch(inputs, targets, indices)
-        return
+                    room = source.alone(indices, seed, epoch, training)
+                yield _batch(room, indices)
+    else:
+        pool = ThreadPoolExecutor(threads, "rml-loader", _alone_in_its_thread)
 
-    pool = ThreadPoolExecutor(threads, "rml-loader", _alone_in_its_thread)
+        def begin(indices: np.ndarray) -> _Begun:
+            room = source.room(indices)
+            if room is None:
+                return indices, None, [pool.submit(source.alone, indices, seed, epoch, training)]
+            step = max(1, min(CHUNK, -(-len(indices) // threads)))
+            futures: list[Future[Any]] = []
+            for at in range(0, len(indices), step):
+                rows = slice(at, at + step)
+                futures.append(pool.submit(source.fill, indices[rows], room.rows(rows), seed, epoch, training))
+            return indices, room, futures
 
-    def begin(indices: np.ndarray) -> _Begun:
-        if not samples.alike:
-            return indices, None, [pool.submit(samples.alone, indices, seed, epoch, training)]
-        inputs, targets = room = samples.new_batch(len(indices))
-        step = max(1, min(CHUNK, -(-len(indices) // threads)))
-        futures: list[Future[Any]] = []
-        for at in range(0, len(indices), step):
-            rows = slice(at, at + step)
-            futures.append(pool.submit(fill, indices[rows], inputs[rows], None if targets is None else targets[rows]))
-        return indices, room, futures
+        begun: deque[_Begun] = deque()
 
-    try:
-        begun = deque(begin(indices) for indices in itertools.islice(parts, AHEAD))
-        while begun:
-            indices, room, futures = begun.popleft()
-            results = [future.result() for future in futures]
-            begun.extend(begin(indices) for indices in itertools.islice(parts, 1))
-            inputs, targets = room if room is not None else results[0]
-            yield _batch(inputs, targets, indices)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        def begin_some() -> None:
+            while len(begun) < AHEAD:
+                held = [room.nbytes for _, room, _ in begun if room is not None]
+                if held and sum(held) + held[-1] > ahead_bytes:
+                    return
+                indices = next(parts, None)
+                if indices is None:
+                    return
+                begun.append(begin(indices))
+
+        try:
+            begin_some()
+            while begun:
+                indices, room, futures = begun.popleft()
+                results = [future.result() for future in futures]
+                begin_some()
+                yield _batch(room if room is not None else results[0], indices)
+                # What the consumer has let go of is free before the next one is waited for.
+                del room, results, futures
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _batch(inputs: np.ndarray, targets: np.ndarray | None, indices: np.ndarray) -> Batch:
+def _batch(room: Room, indices: np.ndarray) -> Batch:
+    inputs, targets, kept = room
     if targets is not None and targets.dtype == np.float32:
         targets = _channels_first(targets)
-    return Batch(_channels_first(inputs), targets, indices)
+    return Batch(_channels_first(inputs), targets, indices, kept)
 
 
 def _channels_first(arrays: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,26 @@ from typing import Any
 import numpy as np
 
 from rml_core.config.problem import RunFailed
-from rml_core.config.seed import Generators
+from rml_core.config.seed import Generators, generator
 from rml_core.data.files import Item, held_shape
+from rml_core.data.floats import end, ended
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.data.prepared import Prepared
+from rml_core.data.source import Room, Source
 from rml_core.data.store import Reader
 from rml_core.transforms.floats import Ending
 from rml_core.transforms.section import size_of
 
+# Where only arithmetic is left and a batch has fewer numbers, handing it to a thread costs more than making it.
+INLINE = 1 << 19
 
-class Samples:
+
+def order(count: int, epoch: int, seed: int, shuffle: bool) -> np.ndarray:
+    """The samples of `epoch` in the order of training, int64 (count,)."""
+    return generator(seed, "order", epoch).permutation(count) if shuffle else np.arange(count)
+
+
+class Samples(Source):
     """What `prepared` stands for. `mapped`, `ignore_index`: how raw mask values become classes (`masks.mapping`).
 
     `alike`: all are of one shape; otherwise each is `alone` in its batch. Safe to use from several threads.
@@ -28,6 +39,7 @@ class Samples:
     def __init__(self, prepared: Prepared, mapped: Mapped = None, ignore_index: int | None = None) -> None:
         self.prepared, self.data = prepared, prepared.data
         self.count = prepared.count
+        self.names = self.places = prepared.names
         self._input_chain, self._target_chain = self.data.input_chain, self.data.target_chain
         chains = (self._input_chain, self._target_chain)
         self._draws = {
@@ -53,34 +65,41 @@ class Samples:
         """How many numbers a sample is in a batch; 0 where samples differ."""
         return int(np.prod([size or 0 for size in self.input_shape]))
 
+    def parts(
+        self, batch_size: int, seed: int, epoch: int, training: bool, shuffle: bool, start: int
+    ) -> Iterator[np.ndarray]:
+        sequence = order(self.count, epoch, seed, shuffle and training)
+        return (sequence[at : at + batch_size] for at in range(start * batch_size, len(sequence), batch_size))
+
+    def is_quick(self, training: bool, batch_size: int) -> bool:
+        return self.gathers(training) and batch_size * self.floats <= INLINE
+
     def gathers(self, training: bool) -> bool:
         """Whether batches are cut from arrays that are there, with nothing but arithmetic left to do."""
         return self._gathered[training]
 
-    def new_batch(self, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Room for `count` samples that are all alike, as they are held: inputs float32, and targets."""
-        target = self.prepared.target
+    def room(self, indices: np.ndarray) -> Room | None:
+        if not self.alike:
+            return None
+        count, target = len(indices), self.prepared.target
         inputs: np.ndarray = np.empty((count, *self.input_shape), np.float32)
         if target is None:
-            return inputs, None
+            return Room(inputs, None)
         if target.kind == "values":
-            return inputs, np.empty((count, *held_shape(target.shape)), np.float32)
-        return inputs, np.empty((count, *self._target_shape), np.int64)
+            return Room(inputs, np.empty((count, *held_shape(target.shape)), np.float32))
+        return Room(inputs, np.empty((count, *self._target_shape), np.int64))
 
-    def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """A batch of one sample, of whatever shape. Raises `ValueError` for more."""
+    def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> Room:
         if len(indices) != 1:
             raise ValueError(f"samples of different shapes cannot be a batch of {len(indices)}")
         array, target = self.sample(int(indices[0]), seed, epoch, training)
         if target is not None and self._target_is_values:
-            target = _ended(self._target_chain.ending(training), target)
-        array = _ended(self._input_chain.ending(training), array)
-        return array[None], None if target is None else np.asarray(target)[None]
+            target = ended(self._target_chain.ending(training), target)
+        array = ended(self._input_chain.ending(training), array)
+        return Room(array[None], None if target is None else np.asarray(target)[None])
 
-    def fill(
-        self, indices: np.ndarray, inputs: np.ndarray, targets: np.ndarray | None, seed: int, epoch: int, training: bool
-    ) -> None:
-        """Write the samples `indices` into the rows of `inputs` and `targets` (made by `new_batch`)."""
+    def fill(self, indices: np.ndarray, room: Room, seed: int, epoch: int, training: bool) -> None:
+        inputs, targets, _ = room
         if self.gathers(training):
             self._gather(indices, inputs, targets, training)
             return
@@ -89,13 +108,13 @@ class Samples:
             array, target = self.sample(int(index), seed, epoch, training)
             if array.shape != inputs.shape[1:]:
                 raise RunFailed(self._changed(int(index), array.shape, inputs.shape[1:]))
-            _end(ending, array, inputs[row])
+            end(ending, array, inputs[row])
             if targets is None:
                 continue
             if np.shape(target) != targets.shape[1:]:
                 raise RunFailed(self._changed(int(index), np.shape(target), targets.shape[1:]))
             if self._target_is_values:
-                _end(target_ending, target, targets[row])
+                end(target_ending, target, targets[row])
             else:
                 targets[row] = target
 
@@ -107,7 +126,7 @@ class Samples:
         if self._draws[training]:
             # What is random in evaluation is the same in every epoch.
             rng = self._generators().at(seed, "transform", epoch if training else "evaluation", index)
-        draws: dict[int, Any] = {}
+        draws: dict[int | str, Any] = {}
         item = self._input_files[index]
         try:
             led = self._inputs[index] if self._inputs else self._decoded_input(item)
@@ -130,7 +149,6 @@ class Samples:
         return array, target
 
     def broken(self, indices: np.ndarray) -> str:
-        """Which of the samples `indices` have numbers that are not finite; "": none. Reads them again."""
         found = []
         for index in map(int, indices):
             array, target = self.sample(index, 0, 0, training=False)
@@ -198,22 +216,8 @@ def _channel(mask: np.ndarray) -> np.ndarray:
     return mask[..., 0] if mask.ndim == 3 else mask[0, ...]
 
 
-def _ended(ending: Ending, array: np.ndarray) -> np.ndarray:
-    """`array`, held, as float32."""
-    if array.ndim == 3:
-        return ending.apply(array)
-    return np.moveaxis(ending.apply(np.moveaxis(array, 0, -1)), -1, 0)
-
-
-def _end(ending: Ending, array: np.ndarray, out: np.ndarray) -> None:
-    if array.ndim == 3:
-        ending.apply_into(array, out)
-    else:
-        out[...] = _ended(ending, array)
-
-
 def _end_many(ending: Ending, arrays: np.ndarray, out: np.ndarray) -> None:
-    """`_end` of (N, ...)."""
+    """`end` of (N, ...)."""
     if arrays.ndim == 4:
         ending.apply_into(arrays, out)
     else:

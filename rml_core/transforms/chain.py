@@ -161,23 +161,22 @@ class Chain:
         return runs
 
     def finish(
-        self, array: np.ndarray, rng: np.random.Generator | None, draws: dict[int, Any], training: bool
+        self, array: np.ndarray, rng: np.random.Generator | None, draws: dict[int | str, Any], training: bool
     ) -> np.ndarray:
         """`array` (H, W, C) after the remaining steps but the `ending`; a mask is done then.
 
-        `draws` keeps what the shared steps drew: handed to the other side's chain, both do the same.
+        `draws` keeps what the steps drew: handed to the other side's chain, the shared ones do the same there; handed
+        to a chain of the same steps, all do.
         """
         run, padded = self._runs[training], False
         for at, step in enumerate(self._remaining[training][: self._ends[training]]):
             transform, draw = step.transform, None
             if transform.random:
                 assert rng is not None
-                if step.shared is None:
-                    draw = transform.draw(rng, array.shape)
-                elif step.shared in draws:
-                    draw = draws[step.shared]
-                else:
-                    draw = draws[step.shared] = transform.draw(rng, array.shape)
+                place = step.path if step.shared is None else step.shared
+                if place not in draws:
+                    draws[place] = transform.draw(rng, array.shape)
+                draw = draws[place]
             if at == run.start and run and array.shape[2] == 3 and not self.mask:
                 array, padded = _with_fourth(self._computable(array)), True
             array = self._applied(transform, array, draw)
