@@ -65,11 +65,23 @@ class ChunkCache:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
+class Taken:
+    """Counts bytes, in all threads."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.bytes += count
+
+
 class Chunked:
     """An array in chunks of `chunks`, the last ones of each axis cut off; a `Source`.
 
-    `fetch(box)` reads one of them, and gives its values and the bytes that it took from storage; it is called from
-    several threads. `parallel`: it waits for a server most of the time. `close_it` is called once.
+    `fetch(box)` reads one of them, and adds to `taken` what it took from storage; it is called from several threads.
+    `parallel`: it waits for a server most of the time. `close_it` is called once.
     """
 
     fortran = False
@@ -79,21 +91,21 @@ class Chunked:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         chunks: tuple[int, ...],
-        fetch: Callable[[Box], tuple[np.ndarray, int]],
+        fetch: Callable[[Box], np.ndarray],
+        taken: Taken,
         cache_bytes: int,
         parallel: bool = False,
         close_it: Callable[[], None] = lambda: None,
     ) -> None:
         self.shape, self.dtype = shape, dtype
         self.chunks: tuple[int, ...] = tuple(min(chunk, size) for chunk, size in zip(chunks, shape, strict=True))
-        self._fetch, self._close = fetch, close_it
+        self._fetch, self._taken, self._close = fetch, taken, close_it
         self._cache = ChunkCache(cache_bytes)
-        self._lock, self._bytes_read = threading.Lock(), 0
         self._pool = ThreadPoolExecutor(REQUESTS, "rml-requests") if parallel else None
 
     @property
     def bytes_read(self) -> int:
-        return self._bytes_read
+        return self._taken.bytes
 
     def read(self, box: Box) -> np.ndarray:
         ranges = [
@@ -135,15 +147,13 @@ class Chunked:
         return tuple(to), chunk[tuple(of_chunk)]
 
     def _read_chunk(self, index: Index) -> np.ndarray:
-        chunk, taken = self._fetch(
+        chunk = self._fetch(
             tuple(
                 slice(at * size, min((at + 1) * size, length))
                 for at, size, length in zip(index, self.chunks, self.shape, strict=True)
             )
         )
         chunk.flags.writeable = False
-        with self._lock:
-            self._bytes_read += taken
         return chunk
 
 

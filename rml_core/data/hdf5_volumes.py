@@ -1,18 +1,24 @@
 """HDF5 datasets read box by box, by how they are stored.
 
 Layouts: https://docs.hdfgroup.org/documentation/hdf5/latest/_l_b_com_dset.html
+Filters: https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 """
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import zlib
+from contextlib import suppress
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5d, h5s, h5t, h5z
 
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
-from rml_core.data.chunked import Chunked, runs, whole_chunks
+from rml_core.data.chunked import Chunked, Taken, runs, whole_chunks
 from rml_core.data.hdf5 import OpenFile, said
 from rml_core.data.mapped import lying_at
 from rml_core.data.volumes import Box, Source
@@ -22,6 +28,15 @@ if TYPE_CHECKING:
 
 # What is not chunked and cannot be mapped is read in blocks of so many bytes; smaller chunks are read several at once.
 BLOCK, LEAST = 1 << 22, 1 << 18
+# Chunks below this are decoded by HDF5, which is quicker where there is little to decode.
+DIRECT = 1 << 13
+
+DEFLATE, SHUFFLE = h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE
+# The filters that the package hdf5plugin brings, and what they are called where a file does not say it.
+PLUGINS = {
+    307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32017: "sz",
+    32018: "fcidecomp", 32024: "sz3", 32026: "blosc2", 32028: "sperr",
+}  # fmt: skip
 
 
 def source_of(file: OpenFile, item: Item, cache_bytes: int) -> Source:
@@ -32,39 +47,148 @@ def source_of(file: OpenFile, item: Item, cache_bytes: int) -> Source:
     dataset = h5d.open(file.h5.id, item.inside.encode())
     shape, dtype = dataset.shape, dataset.dtype
     plist = dataset.get_create_plist()
-    layout = plist.get_layout()
-    if layout == h5d.CONTIGUOUS and _lies_as_in_memory(dataset, plist):
+    chunked = plist.get_layout() == h5d.CHUNKED
+    as_in_memory = _is_as_in_memory(dataset)
+    if plist.get_layout() == h5d.CONTIGUOUS and as_in_memory and _is_inside(dataset, plist):
         offset = dataset.get_offset()
         file.close()
-        return lying_at(item, offset, shape, _raw(dtype), False, cache_bytes)
-    if layout == h5d.CHUNKED:
+        return lying_at(item, offset, shape, dtype, False, cache_bytes)
+    check_filters(plist, item)
+    storage = _Storage(dataset, item, _decoder(plist, dtype) if chunked and as_in_memory else None)
+    if chunked:
         block = whole_chunks(plist.get_chunk(), shape, dtype.itemsize, LEAST)
     else:
         block = runs(shape, dtype.itemsize, BLOCK)
+    return Chunked(shape, dtype, block, storage.fetch, storage.taken, cache_bytes, is_url(item.file), file.close)
 
-    def fetch(box: Box) -> tuple[np.ndarray, int]:
-        array = np.empty([part.stop - part.start for part in box], dtype)
-        within = h5s.create_simple(shape)
+
+def check_filters(plist: Any, item: Item) -> None:
+    """Raises `RunFailed` naming the first filter of a dataset that nothing here decodes."""
+    for number in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(number)
+        if h5z.filter_avail(code):
+            continue
+        with suppress(ImportError):
+            importlib.import_module("hdf5plugin")
+        if h5z.filter_avail(code):
+            continue
+        called = PLUGINS.get(code) or name.decode(errors="replace").rstrip("\0") or "a filter"
+        remedy = (
+            "pip install hdf5plugin"
+            if code in PLUGINS
+            else "install its plugin, and name its folder in HDF5_PLUGIN_PATH"
+        )
+        raise RunFailed(f"{item}: is compressed with {called} (HDF5 filter {code}), which is not installed: {remedy}")
+
+
+class _Decoder:
+    """What makes the numbers of a chunk out of its bytes, where that is zlib's business and NumPy's: HDF5 decodes one
+    chunk at a time, for all threads together."""
+
+    def __init__(self, chunk: tuple[int, ...], dtype: np.dtype[Any], filters: list[int]) -> None:
+        self.chunk = chunk
+        self._dtype, self._filters = dtype, filters
+        self._size = prod(chunk) * dtype.itemsize
+
+    def decode(self, data: bytes | memoryview, skipped: int, partial: bool) -> np.ndarray | None:
+        """The chunk, of which the filters whose bits are set in `skipped` were left out; None: its bytes are something
+        else. `partial`: it reaches beyond the array; files may leave such chunks as they are, and do not say so."""
+        if partial and DEFLATE not in self._filters and self._filters:
+            return None
+        for number in reversed(range(len(self._filters))):
+            if skipped & (1 << number):
+                continue
+            if self._filters[number] == DEFLATE:
+                try:
+                    data = zlib.decompress(data, bufsize=self._size)
+                except zlib.error:
+                    return None
+            else:
+                data = _unshuffled(data, self._dtype.itemsize)
+        if len(data) != self._size:
+            return None
+        return np.frombuffer(data, self._dtype).reshape(self.chunk)
+
+
+def _decoder(plist: Any, dtype: np.dtype[Any]) -> _Decoder | None:
+    filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    chunk = plist.get_chunk()
+    if not {DEFLATE, SHUFFLE}.issuperset(filters) or prod(chunk) * dtype.itemsize < DIRECT:
+        return None
+    return _Decoder(chunk, dtype, filters)
+
+
+def _unshuffled(data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
+    """The first bytes of all numbers come first, then the second ones, and so on."""
+    count = len(data) // itemsize
+    if count * itemsize != len(data):
+        return data
+    values = np.empty((count, itemsize), np.uint8)
+    for number in range(itemsize):
+        values[:, number] = np.frombuffer(data, np.uint8, count, number * count)
+    return values.data.cast("B")
+
+
+class _Storage:
+    """An open dataset that is read by blocks; with a decoder, blocks are whole chunks."""
+
+    def __init__(self, dataset: Any, item: Item, decoder: _Decoder | None) -> None:
+        self._dataset, self._item, self._decoder, self.taken = dataset, item, decoder, Taken()
+        self._stored = dataset.get_storage_size() / (prod(dataset.shape) * dataset.dtype.itemsize)
+
+    def fetch(self, box: Box) -> np.ndarray:
+        """The values in `box`. Raises `RunFailed`."""
+        if self._decoder is None:
+            array = self._by_hdf5(box)
+            self.taken.add(round(array.nbytes * self._stored))
+            return array
+        chunk = self._decoder.chunk
+        starts = [range(part.start, part.stop, size) for part, size in zip(box, chunk, strict=True)]
+        if all(len(places) == 1 for places in starts):
+            return self._chunk(self._decoder, box)
+        out = np.empty([part.stop - part.start for part in box], self._dataset.dtype)
+        for start in itertools.product(*starts):
+            inner = tuple(
+                slice(at, min(at + size, part.stop)) for at, size, part in zip(start, chunk, box, strict=True)
+            )
+            to = tuple(slice(at.start - part.start, at.stop - part.start) for at, part in zip(inner, box, strict=True))
+            out[to] = self._chunk(self._decoder, inner)
+        return out
+
+    def _chunk(self, decoder: _Decoder, box: Box) -> np.ndarray:
+        """The chunk that begins where `box` does, which reaches to its end or the array's."""
+        try:
+            skipped, data = self._dataset.read_direct_chunk(tuple(part.start for part in box))
+        except (OSError, RuntimeError, ValueError):
+            # Never written: HDF5 knows what is there instead, or what is wrong.
+            return self._by_hdf5(box)
+        self.taken.add(len(data))
+        sizes = tuple(part.stop - part.start for part in box)
+        chunk = decoder.decode(data, skipped, sizes != decoder.chunk)
+        if chunk is not None:
+            return chunk[tuple(map(slice, sizes))]
+        try:
+            return self._by_hdf5(box)
+        except RunFailed as error:
+            raise RunFailed(f"{error}: the chunk at {tuple(part.start for part in box)} is damaged") from None
+
+    def _by_hdf5(self, box: Box) -> np.ndarray:
+        array = np.empty([part.stop - part.start for part in box], self._dataset.dtype)
+        within = h5s.create_simple(self._dataset.shape)
         within.select_hyperslab(tuple(part.start for part in box), array.shape)
         try:
-            dataset.read(h5s.create_simple(array.shape), within, array)
+            self._dataset.read(h5s.create_simple(array.shape), within, array)
         except (OSError, RuntimeError, ValueError) as error:
-            raise RunFailed(f"{item}: cannot be read: {said(error)}") from None
-        return array, array.nbytes
-
-    return Chunked(shape, dtype, block, fetch, cache_bytes, is_url(item.file), file.close)
+            raise RunFailed(f"{self._item}: cannot be read: {said(error)}") from None
+        return array
 
 
-def _lies_as_in_memory(dataset: Any, plist: Any) -> bool:
-    """Whether all of a contiguous dataset is in the file itself, in a type that NumPy has."""
-    stored, taken = dataset.get_type(), dataset.dtype
-    logical = taken.kind == "b"
-    return (
-        plist.get_external_count() == 0
-        and dataset.get_space_status() == h5d.SPACE_STATUS_ALLOCATED
-        and stored.equal(h5t.py_create(taken, logical=logical))
-    )
+def _is_as_in_memory(dataset: Any) -> bool:
+    """Whether numbers are stored as NumPy holds them."""
+    taken = dataset.dtype
+    return bool(dataset.get_type().equal(h5t.py_create(taken, logical=taken.kind == "b")))
 
 
-def _raw(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return dtype
+def _is_inside(dataset: Any, plist: Any) -> bool:
+    """Whether all of a contiguous dataset is there, in the file itself."""
+    return plist.get_external_count() == 0 and dataset.get_space_status() == h5d.SPACE_STATUS_ALLOCATED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import threading
 from math import prod
 from typing import Any
 
@@ -14,7 +13,7 @@ from rml_core.config import remote
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.data.arrays import reason
-from rml_core.data.chunked import Chunked, runs
+from rml_core.data.chunked import Chunked, Taken, runs
 from rml_core.data.files import Item
 from rml_core.data.volumes import Box, Source
 
@@ -37,7 +36,9 @@ def lying_at(
     steps = np.cumprod([1, *(shape[:-1] if fortran else shape[:0:-1])])
     strides = [int(step) for step in (steps if fortran else steps[::-1])]
 
-    def fetch(box: Box) -> tuple[np.ndarray, int]:
+    taken = Taken()
+
+    def fetch(box: Box) -> np.ndarray:
         sizes = [part.stop - part.start for part in box]
         at = offset + dtype.itemsize * sum(part.start * step for part, step in zip(box, strides, strict=True))
         stop = at + prod(sizes) * dtype.itemsize
@@ -47,9 +48,10 @@ def lying_at(
             raise RunFailed(f"{item}: cannot be read: {error.strerror or reason(error)}") from None
         if len(data) < stop - at:
             raise RunFailed(f"{item}: is cut short: bytes {at} to {stop} were asked for, and {len(data)} came")
-        return np.frombuffer(data, dtype).reshape(sizes, order="F" if fortran else "C"), len(data)
+        taken.add(len(data))
+        return np.frombuffer(data, dtype).reshape(sizes, order="F" if fortran else "C")
 
-    return Chunked(shape, dtype, block, fetch, cache_bytes, parallel=True, close_it=ranges.close)
+    return Chunked(shape, dtype, block, fetch, taken, cache_bytes, parallel=True, close_it=ranges.close)
 
 
 class Mapped:
@@ -63,7 +65,7 @@ class Mapped:
         """Raises `RunFailed` where the file is not there or ends before the array does."""
         self.item, self.shape, self.dtype, self.fortran = item, shape, dtype, fortran
         self._end = offset + prod(shape) * dtype.itemsize
-        self._lock, self._bytes_read = threading.Lock(), 0
+        self._taken = Taken()
         try:
             self._file = os.open(path, os.O_RDONLY)
         except OSError as error:
@@ -78,13 +80,12 @@ class Mapped:
 
     @property
     def bytes_read(self) -> int:
-        return self._bytes_read
+        return self._taken.bytes
 
     def read(self, box: Box) -> np.ndarray:
         self._check()
         found = self._array[box]
-        with self._lock:
-            self._bytes_read += _touched(found)
+        self._taken.add(_touched(found))
         return found
 
     def close(self) -> None:

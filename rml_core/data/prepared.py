@@ -98,7 +98,7 @@ class Prepared:
         manifest = _manifest(self.folder)
         items = {"inputs": manifest["inputs"], "targets": manifest["targets"] or []}
         return tuple(
-            f"{Item(*items[side][0])} has {count} nan values"
+            f"{Item(*items[side][0])} has {count} nan {'value' if count == 1 else 'values'}"
             for side, count in manifest.get("nan", {}).items()
             if count
         )
@@ -134,8 +134,7 @@ def key_of(survey: Survey, data: Data) -> str:
         "classes": survey.classes,
         "forms": [asdict(form) for form in (survey.input_form, survey.target_form) if form is not None],
         "stored": data.preload
-        and (survey.grids == () or "volumes")
-        and [_leading(chain) for chain in (data.input_chain, data.target_chain)],
+        and ("volumes" if survey.grids else [_leading(chain) for chain in (data.input_chain, data.target_chain)]),
     }
     return hashlib.blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
 

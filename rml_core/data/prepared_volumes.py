@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
@@ -51,32 +53,37 @@ class Job:
 
 @dataclass(frozen=True)
 class Found:
-    """How many values are NaN, and of masks which values there are."""
+    """How many values are NaN, of masks which values there are, and how many bytes were looked at."""
 
     nan: int
     values: frozenset[int]
+    nbytes: int = 0
 
 
 def run_job(job: Job) -> Found:
     """Read the blocks, look at their values, and put them in their place. Raises `RunFailed`, `OSError`."""
     volume = opened_volume(job.item, job.form, 0)
-    nan, values = 0, set[int]()
+    nan, values, nbytes = 0, set[int](), 0
     file = None if job.place is None else os.open(job.place.path, os.O_WRONLY)
     try:
         for number in range(job.first, job.last):
             box = _box(volume.shape, job.block, number)
             array = volume.read(box[1:], box[0])
+            nbytes += array.nbytes
             if array.dtype.kind == "f":
                 nan += _nans(array)
             if job.form.mask:
                 _distinct(array, values, job.item)
+            elif job.place is None:
+                # So that the pages of a mapped file are in memory.
+                array.max()
             if job.place is not None and file is not None:
                 job.place.write(file, box, array)
     finally:
         volume.close()
         if file is not None:
             os.close(file)
-    return Found(nan, frozenset(values))
+    return Found(nan, frozenset(values), nbytes)
 
 
 def build(sides: Sequence[Side], preload: bool, folder: Path, map: Map) -> dict[str, Any]:  # noqa: A002
@@ -116,7 +123,24 @@ def identity(form: Form, item: Item) -> Any:
 
 
 def _place(folder: Path, side: Side, volume: Volume) -> Single:
-    return Single.create(folder, side.name, volume.shape, volume.dtype)
+    free = shutil.disk_usage(folder).free
+    try:
+        return Single.create(folder, side.name, volume.shape, volume.dtype)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        takes = _said(prod(volume.shape) * volume.dtype.itemsize)
+        raise RunFailed(
+            f"{side.item} takes {takes} decoded, and {folder.parent} has {_said(free)} free: make room there, set "
+            "XDG_CACHE_HOME to another folder, or leave out preload"
+        ) from None
+
+
+def _said(size: int) -> str:
+    for unit, bytes_ in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= bytes_:
+            return f"{size / bytes_:.1f} {unit}"
+    return f"{size} bytes"
 
 
 def _jobs(side: Side, volume: Volume, place: Single | None) -> Iterator[Job]:

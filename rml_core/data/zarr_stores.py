@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 
 # The files of which one makes a folder a store, of format 3 or 2.
 MARKS = ("zarr.json", ".zarray", ".zgroup")
+# How the names of codecs begin that are not installed with Zarr, and the packages that have them.
+CODECS = {
+    "imagecodecs_": "imagecodecs",
+    "zfpy": "numcodecs[zfpy]",
+    "pcodec": "numcodecs[pcodec]",
+    "msgpack2": "numcodecs[msgpack]",
+    "crc32c": "numcodecs[crc32c]",
+}
 
 
 class Zarr(Reader):
@@ -41,7 +49,7 @@ class Zarr(Reader):
         try:
             arrays = dict(_arrays(top))
         except Exception as error:  # whatever zarr, its codecs and JSON say of damaged metadata
-            raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
+            raise RunFailed(f"{file}: {_said(error)}") from None
         if inside:
             below = {name: array for name, array in arrays.items() if f"{name}/".startswith(f"{inside}/")}
             if not below:
@@ -62,7 +70,7 @@ class Zarr(Reader):
         try:
             values = np.asarray(array[...])
         except Exception as error:  # whatever codecs say of a damaged chunk
-            raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
+            raise RunFailed(f"{item}: {_said(error)}") from None
         return as_sample(values, item, form)
 
     def volume(self, item: Item, cache_bytes: int) -> Source:
@@ -96,7 +104,18 @@ def _node(file: str, inside: str) -> Any:
     except Exception as error:  # as above
         if not any(remote.kind(remote.below(file, mark)) for mark in MARKS):
             raise RunFailed(f"{file}: is no Zarr store") from None
-        raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
+        raise RunFailed(f"{file}: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """What Zarr says, or of a codec that is missing how to get it: Zarr and numcodecs have an error of their own for
+    that, of the same name."""
+    if type(error).__name__ != "UnknownCodecError":
+        return f"cannot be read: {reason(error)}"
+    name = reason(error).rpartition(":")[2].strip(" '")
+    package = next((package for start, package in CODECS.items() if name.startswith(start)), "")
+    remedy = f"pip install {package}" if package else "install the package that has it"
+    return f"is compressed with {name}, which is not installed: {remedy}"
 
 
 def _arrays(top: Any) -> Iterable[tuple[str, Any]]:
