@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flows.console import EpochLines
 from flows.places import Places
 from flows.plan import Plan, plan
+from flows.slice_table import table_of
 from flows.training import Do, Loop, as_it_is, run_groups
 from rml_core.check import Checked
 from rml_core.checkpoints import native
@@ -27,8 +28,9 @@ from rml_core.engine.claim import claimed
 from tasks import ranks
 from tasks.interrupt import deferred
 from tasks.load import Source, load
-from tasks.progress import listening
+from tasks.progress import listening, publish
 from tasks.progress import log as say
+from tasks.slice import SliceSet, Slicing, slice_
 from tasks.transform import transform
 
 if TYPE_CHECKING:
@@ -80,7 +82,9 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         if checked.run.file.data.validation_split is not None and checked.training is not None:
             held = checked.test.count if checked.test is not None else 0
             say.info(f"{held} of {held + checked.training.count} training samples are held out for evaluation")
-        prepared = _prepare(checked, planned, do, scheduler)
+        prepared, slice_sets = _prepare(checked, planned, do, scheduler)
+        if slice_sets:
+            publish(table_of(planned, prepared))
         from tasks.build import build
 
         mapped = _mask_mapping(checked, prepared)
@@ -97,7 +101,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             say.info("the weights will not be kept: checkpoints.save is not set")
         if checked.classes:
             say.info("classes " + ", ".join(f"{name} -> {index}" for index, name in enumerate(checked.classes)))
-        stage = do(planned.build.name, build, setup)
+        stage = do(planned.build.name, build, setup, *slice_sets)
         if places.checkpoints is not None and position is None:
             native.begin(places.checkpoints, setup.run_id, setup.started)
         if places.logs is not None:
@@ -151,9 +155,12 @@ def _named(phase: str) -> Iterator[None]:
         raise RunFailed(f"{phase}: {type(error).__name__}: {text}") from error
 
 
-def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> dict[str, Prepared]:
-    """The samples of each role, ready for the ranks."""
+def _prepare(
+    checked: Checked, planned: Plan, do: Do, scheduler: str | None
+) -> tuple[dict[str, Prepared], list[SliceSet]]:
+    """The samples of each role, ready for the ranks, and the slice sets that they are cut in."""
     prepared: dict[str, Prepared] = {}
+    slice_sets: list[SliceSet] = []
     surveys = {"training": checked.training, "test": checked.test}
     for role, phase in planned.load.items():
         survey = surveys[role]
@@ -165,7 +172,9 @@ def _prepare(checked: Checked, planned: Plan, do: Do, scheduler: str | None) -> 
             prepared[role] = do(planned.transform[role].name, transform, source, loaded)
         else:
             prepared[role] = do(phase.name, load, source)
-    return prepared
+        for number, sliced in enumerate(planned.slice.get(role, ())):
+            slice_sets.append(do(sliced.name, slice_, Slicing(source, number), prepared[role]))
+    return prepared, slice_sets
 
 
 def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:

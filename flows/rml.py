@@ -20,19 +20,21 @@ from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
 
 from flows import report
+from flows.artifacts import Artifacts
 from flows.phases import Outcome, execute
 from rml_core.check import Checked, check, check_resume
 from rml_core.config.problem import collect
 from rml_core.config.remote import text_of
 from rml_core.run import ROOT, read, schema
 from tasks.load import Source, cache_folder, load
-from tasks.progress import log
+from tasks.progress import listening, log
 from tasks.ranks import refuse_several
+from tasks.slice import Slicing, slice_
 from tasks.transform import transform
 
-# What load and transform leave lies on disk, under a key of what it was made from. Their task runs are cached by that
-# key; a prepared folder that is gone or damaged is made again.
-PREPARED = {load, transform}
+# What load, slice and transform stand for lies on disk, under a key of what it was made from. Their task runs are
+# cached by that key; a prepared folder that is gone or damaged is made again.
+PREPARED = {load, slice_, transform}
 
 # Prefect refuses parameters of more than 524,288 bytes.
 MOST_PARAMETER_BYTES = 500_000
@@ -83,7 +85,7 @@ def _task_of(function: Callable[..., Any]) -> Any:
     return task(name=_kind(function), task_run_name=lambda: _name.get(), **options)(function)
 
 
-def _cached(function: Callable[..., Any], source: Source) -> Any:
+def _cached(function: Callable[..., Any], source: Source | Slicing) -> Any:
     """The task of a phase whose result is taken from the cache, unless what it stands for is gone or damaged."""
     key, again = f"rml-{source.key}", not source.is_whole()
     return task(
@@ -120,7 +122,9 @@ def rml(
     """
     _log_to_server()
     collect(lambda: refuse_several(ranks), lambda: check_resume(resume))
-    publish(execute(check(read({ROOT: neural_network}, base), app), AsTasks(), resuming=resume, scheduler=scheduler))
+    checked = check(read({ROOT: neural_network}, base), app)
+    with listening(Artifacts()):
+        publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
 
 
 def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, scheduler: str | None) -> Outcome:
@@ -139,7 +143,8 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         _log_to_server()
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
-        outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
+        with listening(Artifacts()):
+            outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
         publish(outcomes[0])
 
     here(_within_limit(checked.run.mapping[ROOT]), checked.app, text_of(checked.run.base), resume, ranks, scheduler)

@@ -15,10 +15,12 @@ LOOPBACK = "127.0.0.1:0"
 ANSWER_S = 10.0
 
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
+# Is told each result as it comes, and how many items there are.
+Watch = Callable[[Any, int], None]
 
 
 @contextmanager
-def mapper(scheduler: str | None) -> Iterator[Map]:
+def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
     """Give a `map(function, items)` that runs on the cluster at `scheduler`, or on an embedded one.
 
     Results come in the order of the items; the first failure is raised and the rest is cancelled. An embedded one
@@ -37,11 +39,25 @@ def mapper(scheduler: str | None) -> Iterator[Map]:
                 clients.append(stack.enter_context(_client(scheduler)))
             futures = clients[0].map(function, items, pure=False)
             try:
+                if watch is not None:
+                    for result in _as_they_come(futures):
+                        watch(result, len(items))
                 return clients[0].gather(futures)
             finally:
                 clients[0].cancel(futures)
 
         yield on_cluster
+
+
+def _as_they_come(futures: list[Any]) -> Iterator[Any]:
+    """The results, those that fail left out."""
+    import distributed
+
+    # The package has no types of its own.
+    dask: Any = distributed
+    for future in dask.as_completed(futures):
+        if future.status == "finished":
+            yield future.result()
 
 
 @contextmanager

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from rml_core.data.prepared import Prepared, folder_of, is_whole, key_of, prepare
+from rml_core.data.prepared_volumes import Found
 from rml_core.data.section import Data
 from rml_core.data.survey import Survey
+from rml_core.engine.progress import Blocks
 from tasks.cluster import mapper
+from tasks.progress import publish
 
 
 def cache_folder() -> Path:
@@ -52,5 +56,18 @@ def load(source: Source) -> Prepared:
     Raises:
         RunFailed: files that do not decode, a full disk.
     """
-    with mapper(source.scheduler) as on_cluster:
+    watch = _Watch(f"load {source.survey.role}") if source.survey.grids else None
+    with mapper(source.scheduler, watch) as on_cluster:
         return prepare(source.survey, source.data, prepared_samples(), on_cluster)
+
+
+class _Watch:
+    """Publishes how far the reading of a volume is, a part at a time."""
+
+    def __init__(self, phase: str) -> None:
+        self._phase, self._began = phase, time.perf_counter()
+        self._done = self._bytes = 0
+
+    def __call__(self, found: Found, total: int) -> None:
+        self._done, self._bytes = self._done % total + 1, self._bytes + found.nbytes
+        publish(Blocks(self._phase, self._done, total, self._bytes, time.perf_counter() - self._began))
