@@ -172,6 +172,8 @@ def _prepare(
             prepared[role] = do(planned.transform[role].name, transform, source, loaded)
         else:
             prepared[role] = do(phase.name, load, source)
+        for warning in prepared[role].warnings:
+            say.warning(f"warning: {warning}")
         for number, sliced in enumerate(planned.slice.get(role, ())):
             slice_sets.append(do(sliced.name, slice_, Slicing(source, number), prepared[role]))
     return prepared, slice_sets
