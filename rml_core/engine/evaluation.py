@@ -29,7 +29,7 @@ THUMBNAIL = 128
 @dataclass
 class Gallery:
     """A few test samples to look at, spread over the whole set: `inputs` (C, ...), `outputs` (C2, ...), `targets`
-    (none where there are none), `names`."""
+    (none where there are none), `names`: of slices with their places."""
 
     count: int = 0
     inputs: list[np.ndarray] = field(default_factory=list)
@@ -84,10 +84,12 @@ def evaluate(
     output: AnyPath | None,
     gallery: Gallery,
     stop: Callable[[], bool],
+    places: Sequence[str] | None = None,
     penalty: Penalty | None = None,
     report: Callable[[int, int, float], None] | None = None,
 ) -> Evaluated:
-    """Run `network` over `batches`. Nothing of a pass that is stopped stays behind.
+    """Run `network` over `batches`. Nothing of a pass that is stopped stays behind. `places`: the names that the
+    gallery has, where these say more.
 
     `report(samples, bytes, seconds)` is called behind each batch with what has been predicted until then.
     """
@@ -109,7 +111,7 @@ def evaluate(
                         metric.update(result, targets, kept)
             samples += len(batch.indices)
             predictions.add(batch.indices, result)
-            gallery.add(batch, result, names)
+            gallery.add(batch, result, places if places is not None else names)
             if report is not None:
                 predicted += result.nbytes
                 report(samples, predicted, time.perf_counter() - began)

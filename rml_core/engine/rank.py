@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rml_core.checkpoints import native
+from rml_core.config.limits import memory_limit
 from rml_core.config.target import Target
-from rml_core.data.batches import batches
+from rml_core.data.batches import AHEAD_BYTES, batches
 from rml_core.data.masks import Mapped
 from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
+from rml_core.data.slices import Slices
+from rml_core.data.source import Source
 from rml_core.engine import debug, epoch, state, weights
 from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
 from rml_core.engine.memory import keep_what_is_freed, most_held_mb
@@ -37,6 +40,11 @@ from rml_core.optimizer import OptimizerSection
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
+
+# Of what a run may hold (`memory_limit`): the decoded chunks of volumes that are trained on in any order, of those that
+# are evaluated from one end to the other, and batches that are made ahead.
+CACHE_SHARES = {"training": 4, "test": 8}
+AHEAD_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -106,15 +114,28 @@ class Rank:
                 self.network, self.objective, optimizer, self.precision, self.device, clip_norm, self.penalty
             )
         self._elapsed_before, self._began = 0.0, time.perf_counter()
-        ignored = getattr(setup.loss, "ignore_index", None)
         self._samples = {
-            role: Samples(prepared, setup.mask_mapping, ignored)
+            role: self._source(prepared)
             for role, prepared in (("training", setup.training), ("test", setup.test))
             if prepared is not None
         }
         if setup.resume is not None:
             self._restore(native.read(setup.resume, "neural_network.checkpoints.save"))
         self._began = time.perf_counter()
+
+    def _source(self, prepared: Prepared) -> Source:
+        setup = self.setup
+        ignored = getattr(setup.loss, "ignore_index", None)
+        if not prepared.grids:
+            return Samples(prepared, setup.mask_mapping, ignored)
+        assembled = prepared.role == "test" and prepared.data.hdf5_outfile is not None
+        return Slices(
+            prepared,
+            setup.mask_mapping,
+            ignored,
+            channels=setup.network.output_shape[0] if assembled else None,
+            cache_bytes=memory_limit() // CACHE_SHARES[prepared.role],
+        )
 
     # --- what a run asks for
 
@@ -153,6 +174,7 @@ class Rank:
             start=self._sums.batch,
             rank=setup.rank,
             world_size=setup.world_size,
+            ahead_bytes=min(AHEAD_BYTES, memory_limit() // AHEAD_SHARE),
         )
         with closing(source):
             sums = epoch.train(
@@ -204,6 +226,7 @@ class Rank:
             threads=setup.threads,
             rank=setup.rank,
             world_size=setup.world_size,
+            ahead_bytes=min(AHEAD_BYTES, memory_limit() // AHEAD_SHARE),
         )
         objective, metric = None, None
         if setup.test.target is not None and setup.target is not None and setup.fitted is not None:
@@ -219,7 +242,8 @@ class Rank:
                 source,
                 device=self.device,
                 precision=self.precision,
-                names=setup.test.names,
+                names=self._samples["test"].names,
+                places=self._samples["test"].places,
                 output=output,
                 gallery=self.gallery,
                 stop=self._stop.is_set,

@@ -47,9 +47,13 @@ class Ending:
         if array.dtype == np.uint8 and array.size and channels <= INTERLEAVED:
             return _looked_up(array, self._table(channels), out)
         as_float(array, out, self._scale)
-        for transform in self._transforms:
-            transform.apply_into(out)
+        self.act_on(out)
         return out
+
+    def act_on(self, array: np.ndarray) -> None:
+        """The transforms alone, in place, on `array` (..., C) float32."""
+        for transform in self._transforms:
+            transform.apply_into(array)
 
     @cached_property
     def _tables(self) -> dict[int, np.ndarray]:

@@ -1,0 +1,395 @@
+"""Slices of the volumes of a prepared role: cut, padded and transformed when they are due."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rml_core.config.problem import RunFailed
+from rml_core.config.seed import Generators
+from rml_core.config.target import IGNORED
+from rml_core.data.files import channels_first, held_shape
+from rml_core.data.floats import end, ended
+from rml_core.data.masks import Mapped, to_classes
+from rml_core.data.nans import Nans
+from rml_core.data.prepared import Prepared
+from rml_core.data.slice_order import Order, layout_of, mixed, order_of
+from rml_core.data.source import Room, Source
+from rml_core.data.volumes import Volume, opened_volume
+from rml_core.slicers import extract
+from rml_core.slicers.grid import SliceGrid, SliceLocation
+from rml_core.transforms.chain import Chain
+from rml_core.transforms.section import FILLED
+
+# Where nothing but cutting is left and a batch has fewer numbers, handing it to a thread costs more than making it.
+INLINE = 1 << 16
+
+
+@dataclass(frozen=True)
+class SliceSet:
+    """The slices of one grid, the first of which is sample `first`. Shapes are those of held samples, None where
+    sizes are drawn; `target`: of the target, a mask's without channels; None: there is none."""
+
+    grid: SliceGrid
+    first: int
+    input: tuple[Any, ...]
+    target: tuple[Any, ...] | None
+
+    @property
+    def alike(self) -> bool:
+        return None not in self.input and None not in (self.target or ())
+
+
+class Row(NamedTuple):
+    """Where a slice is put: rows of a `Room`, or None for arrays of its own."""
+
+    inputs: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    kept: np.ndarray | None = None
+
+
+class Slices(Source):
+    """What `prepared` stands for, where that is volumes and the grids they are cut by.
+
+    `mapped`, `ignore_index`: how raw mask values become classes (`masks.mapping`). `channels`: of the network's output,
+    where predictions are assembled: slices are then evaluated in the order in which they are. `cache_bytes`: what the
+    decoded chunks of inputs and targets may take together.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        mapped: Mapped = None,
+        ignore_index: int | None = None,
+        channels: int | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.prepared, self.data = prepared, prepared.data
+        self._mapped, self._ignore_index, self._channels = mapped, ignore_index, channels
+        self._chains = (self.data.input_chain, self.data.target_chain)
+        self._of_inputs = self.data.makes_targets
+        self._values = prepared.target is not None and prepared.target.kind == "values"
+        files = [prepared.inputs, *([prepared.targets] if prepared.targets else [])]
+        self._items = [items[0] for items in files]
+        self._inputs, self._targets = self._opened(cache_bytes)
+        self._own = threading.local()
+        self._draws = {
+            training: any(step.transform.random for chain in self._chains for step in chain.remaining(training))
+            for training in (False, True)
+        }
+        self.count = prepared.count
+        self.sets = self._made_sets()
+        self._firsts = [each.first for each in self.sets]
+        self.names: Sequence[str] = _Texts(self.count, self.name)
+        self.places: Sequence[str] = _Texts(self.count, self.place)
+        self._nans: Nans | None = None
+        if not prepared.preloaded and self._inputs.dtype.kind == "f":
+            self._nans = Nans([each.grid for each in self.sets], str(self._items[0]))
+
+    def _opened(self, cache_bytes: int) -> tuple[Volume, Volume | None]:
+        """The volumes; each has its part of the cache, by the bytes of its voxels."""
+        if len(self._items) == 1:
+            return self.prepared.volume("inputs", cache_bytes), None
+        layouts = [size for _, size in self._layouts]
+        parts = [cache_bytes * size // sum(layouts) for size in layouts]
+        return self.prepared.volume("inputs", parts[0]), self.prepared.volume("targets", parts[1])
+
+    @cached_property
+    def _layouts(self) -> list[tuple[tuple[int, ...], int]]:
+        """Of each volume as it lies in its file, wherever it is read from: the block of space that is read together,
+        and the bytes of a voxel."""
+        forms = [self.prepared.input_form, self.prepared.target_form]
+        found = []
+        for item, form in zip(self._items, forms, strict=False):
+            assert form is not None
+            volume = opened_volume(item, form, 0)
+            found.append(layout_of(volume.shape, volume.dtype.itemsize, volume.chunks))
+            volume.close()
+        return found
+
+    def _made_sets(self) -> list[SliceSet]:
+        training, target = self.prepared.role == "training", self.prepared.target
+        made, first = [], 0
+        for grid in self.prepared.grids:
+
+            def shape(chain: Chain, channels: int, grid: SliceGrid = grid) -> tuple[Any, ...]:
+                return channels_first(chain.acting(training).shape((*grid.sample_shape, channels)))
+
+            inputs, targets = shape(self._chains[0], self._inputs.shape[0]), None
+            if target is not None:
+                targets = shape(self._chains[1], (self._targets or self._inputs).shape[0])
+                targets = held_shape(targets) if self._values else targets[1:]
+            made.append(SliceSet(grid, first, held_shape(inputs), targets))
+            first += grid.count
+        return made
+
+    # --- which slices, in which order
+
+    def parts(
+        self, batch_size: int, seed: int, epoch: int, training: bool, shuffle: bool, start: int
+    ) -> Iterator[np.ndarray]:
+        if self._nans is not None:
+            self._nans.begin(whole=start == 0)
+        if shuffle and training:
+            yield from self._shuffled(batch_size, seed, epoch, start)
+        else:
+            yield from self._sorted(batch_size, training, start)
+        if self._nans is not None:
+            self._nans.end()
+
+    def _sorted(self, batch_size: int, training: bool, start: int) -> Iterator[np.ndarray]:
+        for each in self.sets:
+            grid, channels = each.grid, None if training else self._channels
+            axis = 0 if channels is None else grid.slab_axis(channels)
+            for at in range(start * batch_size, grid.count, batch_size):
+                numbers: Any = np.arange(at, min(at + batch_size, grid.count))
+                ordered: Any = numbers if channels is None else grid.in_order(numbers, axis)
+                yield each.first + ordered
+            start = max(start - -(-grid.count // batch_size), 0)
+
+    def _shuffled(self, batch_size: int, seed: int, epoch: int, start: int) -> Iterator[np.ndarray]:
+        counts = [-(-each.grid.count // batch_size) for each in self.sets]
+        begun: dict[int, Iterator[np.ndarray]] = {}
+        for which, number in mixed(counts, seed, epoch, start):
+            if which not in begun:
+                parts = self._orders[which].numbers(seed, epoch, number * batch_size)
+                begun[which] = _in_batches(parts, batch_size)
+            yield self.sets[which].first + next(begun[which])
+
+    @cached_property
+    def _orders(self) -> list[Order]:
+        return [order_of(each.grid, self._layouts) for each in self.sets]
+
+    def is_quick(self, training: bool, batch_size: int) -> bool:
+        mapped = all(volume is None or volume.chunks is None for volume in (self._inputs, self._targets))
+        plain = all(_is_plain(chain, training) for chain in self._chains)
+        largest = max(int(np.prod([size or 0 for size in each.input])) for each in self.sets)
+        return self.prepared.preloaded and mapped and plain and batch_size * largest <= INLINE
+
+    # --- what is in them
+
+    def room(self, indices: np.ndarray) -> Room | None:
+        of, count = self._set_of(indices[0] if len(indices) else 0), len(indices)
+        if not of.alike:
+            return None
+        inputs: np.ndarray = np.empty((count, *of.input), np.float32)
+        if of.target is None:
+            return Room(inputs, None)
+        if not self._values:
+            return Room(inputs, np.empty((count, *of.target), np.int64))
+        targets: np.ndarray = np.empty((count, *of.target), np.float32)
+        return Room(inputs, targets, np.empty((count, *_space(of.target)), bool) if of.grid.fills else None)
+
+    def fill(self, indices: np.ndarray, room: Room, seed: int, epoch: int, training: bool) -> None:
+        for row, index in enumerate(indices.tolist()):
+            self._make(index, Row(*(None if array is None else array[row] for array in room)), seed, epoch, training)
+
+    def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> Room:
+        if len(indices) != 1:
+            raise ValueError(f"slices of different shapes cannot be a batch of {len(indices)}")
+        made = self._make(int(indices[0]), Row(), seed, epoch, training)
+        inputs, *others = (None if array is None else array[None] for array in made)
+        assert inputs is not None
+        return Room(inputs, *others)
+
+    def _make(self, index: int, row: Row, seed: int, epoch: int, training: bool) -> Room:
+        """Slice `index` in the arrays of `row`, or in new ones where there are none."""
+        of = self._set_of(index)
+        one = _One(of.grid, of.grid.location(index - of.first), self._generator(index, seed, epoch, training), training)
+        inputs, targets = self._inputs, self._targets
+        try:
+            if self._of_inputs:
+                led = self._led(0, inputs, one)
+                made = Room(self._finished(0, led, one, row.inputs), self._finished(1, led, one, row.targets))
+            else:
+                made = Room(self._values_of(0, inputs, one, row.inputs), None)
+                if targets is not None:
+                    of_targets = self._values_of if self._values else self._classes_of
+                    made = made._replace(targets=of_targets(1, targets, one, row.targets))
+            kept = self._kept(one, row.kept) if self._values and of.grid.fills else None
+        except RunFailed:
+            raise
+        except Exception as error:  # whatever OpenCV or numpy says of this slice
+            said = " ".join(str(error).split())
+            raise RunFailed(f"{self.places[index]}: cannot be transformed: {said}") from error
+        return made._replace(kept=kept)
+
+    def _values_of(self, side: int, volume: Volume, one: _One, out: np.ndarray | None) -> np.ndarray:
+        """The voxels of `one` as float32, held, after the chain of `side`."""
+        chain = self._chains[side]
+        if not _is_plain(chain, one.training):
+            return self._finished(side, self._led(side, volume, one), one, out)
+        if out is None:
+            out = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), np.float32)
+        extract.cut(volume.read, one.grid, one.location, _channels_first(out))
+        self._look_for_nans(side, out, one)
+        chain.ending(one.training).act_on(_channels_last(out))
+        return out
+
+    def _led(self, side: int, volume: Volume, one: _One) -> np.ndarray:
+        """The voxels of `one` in their own type, held, after the leading steps."""
+        array: np.ndarray = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), volume.dtype)
+        extract.cut(volume.read, one.grid, one.location, _channels_first(array))
+        self._look_for_nans(side, array, one)
+        return self._chains[side].lead(array)
+
+    def _finished(self, side: int, led: np.ndarray, one: _One, out: np.ndarray | None) -> np.ndarray:
+        chain = self._chains[side]
+        array, ending = chain.finish(led, one.rng, one.draws, one.training), chain.ending(one.training)
+        if out is None:
+            return ended(ending, array)
+        end(ending, array, out)
+        return out
+
+    def _classes_of(self, side: int, volume: Volume, one: _One, out: np.ndarray | None) -> np.ndarray:
+        """The classes of the voxels of `one`; padding and fill are of none."""
+        chain, shape = self._chains[side], one.grid.sample_shape
+        raw = volume.read(one.location.box)
+        core = (slice(None), *extract.there(one.grid, one.location))
+        if _is_plain(chain, one.training):
+            out = np.empty(shape, np.int64) if out is None else out
+            if raw[0].size != out.size:
+                out.fill(IGNORED)
+            extract.lying(out[None], one.grid)[core] = to_classes(raw, self._mapped, self._ignore_index)
+            return out
+        # Of a type that has room for what stands for no pixel.
+        kind = np.int16 if raw.dtype in (np.uint8, np.int8, np.int16) else np.int32
+        mask: np.ndarray = np.full((*shape, 1), FILLED, kind)
+        extract.lying(mask.transpose(2, 0, 1), one.grid)[core] = raw
+        mask = chain.finish(chain.lead(mask), one.rng, one.draws, one.training)
+        classes = to_classes(mask[..., 0], self._mapped, self._ignore_index)
+        if out is None:
+            return classes
+        out[...] = classes
+        return out
+
+    def _kept(self, one: _One, out: np.ndarray | None) -> np.ndarray:
+        """Where the array's own voxels are, moved as the targets are. What a transform fills counts as it does in
+        samples that are no slices."""
+        chain = self._kept_chain
+        kept: np.ndarray = np.zeros(one.grid.sample_shape, np.uint8)
+        kept[extract.kept(one.grid, one.location)] = 1
+        if chain.steps:
+            kept = chain.finish(chain.lead(kept[..., None]), one.rng, one.draws, one.training)[..., 0]
+        if out is None:
+            return kept != 0
+        np.not_equal(kept, 0, out=out)
+        return out
+
+    @cached_property
+    def _kept_chain(self) -> Chain:
+        """The targets' chain as it moves a mask."""
+        chain = Chain.of(
+            self.data.transforms, self.data.target_transforms, "target_transforms", mask=True, targets=True
+        )
+        return replace(chain, steps=tuple(step for step in chain.steps if not step.transform.makes_targets))
+
+    # --- what is said of them
+
+    @property
+    def warnings(self) -> list[str]:
+        return self._nans.said if self._nans is not None else []
+
+    def broken(self, indices: np.ndarray) -> str:
+        found = []
+        for index in map(int, indices):
+            inputs, targets, _ = self._make(index, Row(), 0, 0, training=False)
+            if not np.isfinite(inputs).all():
+                found.append((index, 0))
+            elif targets is not None and not np.isfinite(targets).all():
+                found.append((index, -1))
+        if not found:
+            return ""
+        has = "has" if len(found) == 1 else f"and {len(found) - 1} more of the batch have"
+        index, side = found[0]
+        return f"{self.place(index, side)} {has} numbers that are nan or infinite: mend them or leave them out"
+
+    def name(self, index: int) -> str:
+        """`xz-slices/00042`."""
+        of = self._set_of(index)
+        return f"{of.grid.name}/{index - of.first:05}"
+
+    def place(self, index: int, side: int = 0) -> str:
+        """The name, and the box of the file's array: `xz-slices/00042 ([0:64, 42:43, 0:64] of a.npy)`."""
+        of = self._set_of(index)
+        box = ", ".join(f"{part.start}:{part.stop}" for part in of.grid.location(index - of.first).box)
+        return f"{self.name(index)} ([{box}] of {self._items[side]})"
+
+    def _set_of(self, index: int) -> SliceSet:
+        return self.sets[bisect_right(self._firsts, index) - 1]
+
+    def _generator(self, index: int, seed: int, epoch: int, training: bool) -> np.random.Generator | None:
+        if not self._draws[training]:
+            return None
+        if not hasattr(self._own, "generators"):
+            self._own.generators = Generators()
+        # What is random in evaluation is the same in every epoch.
+        return self._own.generators.at(seed, "transform", epoch if training else "evaluation", index)
+
+    def _look_for_nans(self, side: int, array: np.ndarray, one: _One) -> None:
+        if side == 0 and self._nans is not None and self._nans.looking:
+            self._nans.look(array, one.grid, one.location, self._inputs.read)
+
+
+class _One:
+    """A slice that is being made. `draws`: what its transforms drew, for both sides."""
+
+    __slots__ = ("draws", "grid", "location", "rng", "training")
+
+    def __init__(
+        self, grid: SliceGrid, location: SliceLocation, rng: np.random.Generator | None, training: bool
+    ) -> None:
+        self.grid, self.location, self.rng, self.training = grid, location, rng, training
+        self.draws: dict[int | str, Any] = {}
+
+
+class _Texts(Sequence[str]):
+    """What `text` makes of each number below `count`."""
+
+    def __init__(self, count: int, text: Callable[[int], str]) -> None:
+        self._count, self._text = count, text
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._text(int(index))
+
+
+def _is_plain(chain: Chain, training: bool) -> bool:
+    """Whether nothing is left to do but arithmetic, number by number."""
+    return chain.leading == 0 and chain.gathers(training)
+
+
+def _channels_first(held: np.ndarray) -> np.ndarray:
+    return held.transpose(2, 0, 1) if held.ndim == 3 else held
+
+
+def _channels_last(held: np.ndarray) -> np.ndarray:
+    return held if held.ndim == 3 else np.moveaxis(held, 0, -1)
+
+
+def _space(held: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The sizes of space of a held shape."""
+    return held[:2] if len(held) == 3 else held[1:]
+
+
+def _in_batches(parts: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The numbers of `parts`, `size` at a time."""
+    left: np.ndarray = np.empty(0, np.int64)
+    for part in parts:
+        left = np.concatenate([left, part]) if len(left) else part
+        whole = len(left) // size * size
+        for at in range(0, whole, size):
+            yield left[at : at + size]
+        left = left[whole:]
+    if len(left):
+        yield left
