@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rml_core.config.problem import Problem, Refused, listed
+from rml_core.config.problem import Problem, Refused, RunFailed, listed
 from rml_core.config.target import Target
 from rml_core.data import layout
 from rml_core.data.files import Form, Found, Header, Item, Role, Shape, channels_first
@@ -118,7 +118,15 @@ def _one(found: Found, form: Form, data: Data, where: str, problems: list[Proble
         allowed = "a size for each axis of space, or for each but the first, which is then the channels"
         problems.append(Problem(where, what, allowed))
         return None
-    return _Array(item, header, replace(form, add_channel=axes == sizes))
+    from rml_core.data.volumes import opened_volume
+
+    form = replace(form, add_channel=axes == sizes)
+    try:
+        opened_volume(item, form, 0).close()
+    except RunFailed as error:
+        problems.append(Problem(where, str(error)))
+        return None
+    return _Array(item, header, form)
 
 
 def _several(found: Found, where: str) -> Problem:
