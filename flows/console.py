@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rml_core.engine.progress import Progress
+from rml_core.engine.progress import Blocks, Progress
 from tasks.evaluate import EvaluatedEpoch
 from tasks.progress import listening, log
 from tasks.train_epoch import TrainedEpoch
@@ -58,33 +58,43 @@ class EpochLines:
 
 
 class Bar:
-    """A progress bar an epoch: batches, loss, samples/s, time left."""
+    """A progress bar an epoch: batches, loss, samples/s, time left; and one a phase over the blocks of a volume."""
 
     def __init__(self, last: int):
         self.last = last
         self._bar: RichProgress | None = None
+        self._what = ""
 
     def __call__(self, event: object) -> None:
         if isinstance(event, Progress):
-            self._show(event)
+            said = f"loss {event.loss:.4g}  {event.samples_per_s:.0f} samples/s"
+            self._show(f"epoch {event.epoch}/{self.last}", event.batch, event.batches, said)
+        elif isinstance(event, Blocks):
+            said = f"{event.mb_per_s:.3g} MB/s" if event.bytes else ""
+            self._show(event.phase, event.done, event.total, said)
+            if event.done == event.total:
+                self.end()
         else:
             self.end()
 
-    def _show(self, event: Progress) -> None:
+    def _show(self, what: str, done: int, total: int, said: str) -> None:
+        if what != self._what:
+            self.end()
         if self._bar is None:
             from rich import progress as rich
 
             self._bar = rich.Progress(
-                rich.TextColumn(f"epoch {event.epoch}/{self.last}"),
+                rich.TextColumn(what),
                 rich.BarColumn(),
                 rich.MofNCompleteColumn(),
-                rich.TextColumn("loss {task.fields[loss]:.4g}  {task.fields[rate]:.0f} samples/s"),
+                rich.TextColumn("{task.fields[said]}"),
                 rich.TimeRemainingColumn(),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=event.batches, loss=event.loss, rate=event.samples_per_s)
+            self._what = what
+            self._task = self._bar.add_task("", total=total, said=said)
             self._bar.start()
-        self._bar.update(self._task, completed=event.batch, loss=event.loss, rate=event.samples_per_s)
+        self._bar.update(self._task, completed=done, said=said)
 
     def end(self) -> None:
         if self._bar is not None:

@@ -72,7 +72,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     do = _saying_where(do)
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None)
-    with claimed(places.make()), listening(lines):
+    with claimed(places.make(), places.replaced), listening(lines):
         section = checked.run.file.checkpoints
         resuming = resuming or (section.resume if section is not None else None)
         position = _position(checked, places) if resuming is not None else None

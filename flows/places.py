@@ -24,25 +24,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Places:
-    """Absolute paths; None: the run writes nothing of that kind."""
+    """Absolute paths; None: the run writes nothing of that kind. `prediction`: the assembled file."""
 
     logs: LogFiles | None
     checkpoints: AnyPath | None
     output: AnyPath | None
     debug: Path | None
+    prediction: AnyPath | None = None
 
     @classmethod
     def of(cls, checked: Checked) -> Places:
         file, base = checked.run.file, checked.run.base
         save = file.checkpoints.save if file.checkpoints is not None else None
-        output = file.data.test_output_path
+        output, prediction = file.data.test_output_path, file.data.hdf5_outfile
         outfile = Path(str(resolve(file.outfile, base))) if file.outfile is not None else None
         return cls(
             logs=LogFiles.beside(outfile) if outfile is not None else None,
             checkpoints=resolve(save, base) if save is not None and checked.training is not None else None,
             output=resolve(output, base) if output is not None and checked.test is not None else None,
             debug=(outfile.parent if outfile is not None else Path.cwd()) if file.debug else None,
+            prediction=resolve(prediction, base) if prediction is not None and checked.test is not None else None,
         )
+
+    @property
+    def sections(self) -> AnyPath | None:
+        """The picture of sections through the assembled file, beside it."""
+        return self.prediction and self.prediction.with_name(f"{self.prediction.stem}_sections.png")
+
+    @property
+    def replaced(self) -> list[tuple[str, AnyPath]]:
+        """What stays as it is until the end, each with its JSON path: no other run may write to it meanwhile."""
+        return [("neural_network.data.hdf5_outfile", self.prediction)] if self.prediction is not None else []
 
     def make(self) -> list[tuple[str, AnyPath]]:
         """Make the folders; gives the places that no other run may write to meanwhile, each with its JSON path.
@@ -54,6 +66,9 @@ class Places:
         tries: list[tuple[str, AnyPath, Callable[[], None]]] = []
         tries += [(where, path, partial(_try_file, path)) for where, path in self._files()]
         tries += [(where, path, partial(_try_folder, path)) for where, path in self._folders()]
+        # Behind a URL a file comes when it is whole.
+        behind = [(where, path.parent) for where, path in self.replaced if not isinstance(path, Path)]
+        tries += [(where, path, partial(_try_folder, path)) for where, path in behind]
         for where, path, tried in tries:
             try:
                 tried()
@@ -76,6 +91,8 @@ class Places:
             files += [("neural_network.outfile", path) for path in each]
         if self.debug is not None:
             files.append(("neural_network.debug", self.debug / "network.dot"))
+        where = "neural_network.data.hdf5_outfile"
+        files += [(where, path) for path in (self.prediction, self.sections) if isinstance(path, Path)]
         return files
 
     def _folders(self) -> list[tuple[str, AnyPath]]:
@@ -99,6 +116,7 @@ class Places:
             files += _checkpoints(self.checkpoints)
         if self.output is not None:
             files += _newest(self.output, "output_*.h5")
+        files += [(path, "") for path in (self.prediction, self.sections) if path is not None and _is_there(path)]
         if self.debug is not None:
             files += _newest(self.debug, "network.dot") + _newest(self.debug, "debug_*.json")
         return files
@@ -122,6 +140,13 @@ def _try_folder(path: AnyPath) -> None:
     with remote.written(tried) as local:
         local.write_bytes(b"can this be written?")
     remote.remove(tried)
+
+
+def _is_there(path: AnyPath) -> bool:
+    try:
+        return remote.kind(path) == "file"
+    except OSError:
+        return False
 
 
 def _newest(folder: AnyPath, pattern: str) -> list[tuple[AnyPath, str]]:

@@ -15,18 +15,17 @@ from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused
 
 if TYPE_CHECKING:
-    from upath import UPath
-
     from rml_core.config.paths import AnyPath
 
 
 @contextmanager
-def claimed(places: Iterable[tuple[str, AnyPath]]) -> Iterator[None]:
-    """Hold `places` (JSON path, existing file or folder) as long as the context lasts.
+def claimed(places: Iterable[tuple[str, AnyPath]], replaced: Iterable[tuple[str, AnyPath]] = ()) -> Iterator[None]:
+    """Hold `places` (JSON path, existing file or folder) as long as the context lasts, and files to be `replaced`,
+    which need not be there.
 
     The lock is the kernel's (`flock`), on the file or folder itself: it leaves nothing behind and goes with
-    the process, however that ends. Behind a URL nothing can be locked: a file of this machine stands for the place,
-    and runs on other machines are not seen.
+    the process, however that ends. Behind a URL nothing can be locked, and what is replaced takes its lock along: a
+    file of this machine stands for such a place, and runs on other machines are not seen.
 
     Raises:
         Refused: another run holds one of them.
@@ -34,8 +33,10 @@ def claimed(places: Iterable[tuple[str, AnyPath]]) -> Iterator[None]:
     held: dict[tuple[int, int], int] = {}
     problems: list[Problem] = []
     try:
-        for where, place in places:
-            descriptor = os.open(place if isinstance(place, Path) else _standing_for(place), os.O_RDONLY)
+        wanted = [(where, place, place if isinstance(place, Path) else _standing_for(place)) for where, place in places]
+        wanted += [(where, place, _standing_for(place)) for where, place in replaced]
+        for where, place, locked in wanted:
+            descriptor = os.open(locked, os.O_RDONLY)
             status = os.fstat(descriptor)
             identity = status.st_dev, status.st_ino
             if identity in held:
@@ -61,8 +62,9 @@ def claimed(places: Iterable[tuple[str, AnyPath]]) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _standing_for(place: UPath) -> Path:
-    name = hashlib.blake2b(remote.text_of(place).rstrip("/").encode(), digest_size=12).hexdigest()
+def _standing_for(place: AnyPath) -> Path:
+    text = os.path.realpath(place) if isinstance(place, Path) else remote.text_of(place).rstrip("/")
+    name = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
     path = Path(tempfile.gettempdir(), f"rml-{os.getuid()}-{name}.claim")
     path.touch()
     return path
