@@ -274,10 +274,10 @@ def _run(
         from flows.phases import as_it_is, execute
 
         outcome = execute(checked, as_it_is, resuming=resume, scheduler=scheduler)
-        if outcome.places.logs is not None:
+        if outcome.places.logs is not None or outcome.places.prediction is not None:
             from flows import report
 
-            report.of(outcome)
+            report.put_pictures(outcome)
         return outcome
 
     with console.shown(checked.run.file.num_epochs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from rml_core.config import remote
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.slicers.grid import Axis, Box, SliceGrid
 
 if TYPE_CHECKING:
+    from rml_core.check import Checked
+    from rml_core.config.paths import AnyPath
     from rml_core.data.prepared import Prepared
 
 # So many pixels a side a section is shown with at most.
@@ -91,8 +95,28 @@ class Meaning:
     mapped: Mapped = None
     ignore_index: int | None = None
 
+    @classmethod
+    def of(cls, checked: Checked, mapped: Mapped) -> Meaning:
+        """Of a run's predictions: classes where the targets are, the file holds them, or the network ends in them."""
+        file, network = checked.run.file, checked.network
+        outputs = network.output_shape[0] or 1
+        distribution = outputs > 1 and network.last_activation in ("softmax", "log_softmax")
+        masks = checked.target is not None and checked.target.kind == "mask"
+        if not masks and file.data.hdf5_output != "argmax" and (checked.target is not None or not distribution):
+            return cls()
+        from rml_core.engine.metrics import threshold_of
 
-def sections_of(path: Path, test: Prepared, meaning: Meaning) -> Iterator[SetSections]:
+        source = checked.fitted.source if checked.fitted is not None else network.last_activation
+        half = threshold_of(source) if masks else 0.5
+        return cls(max(outputs, 2), half, mapped, getattr(file.loss, "ignore_index", None))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, where they stand for other values of the masks."""
+        return tuple(f"value {value}" for value in self.mapped or ())
+
+
+def sections_of(path: AnyPath, test: Prepared, meaning: Meaning) -> Iterator[SetSections]:
     """The sections of each set of the assembled file `path`, which was made of `test`.
 
     Raises `RunFailed` or `OSError` where something can no longer be read.
@@ -223,25 +247,30 @@ def _error(shown: np.ndarray, target: np.ndarray, meaning: Meaning) -> np.ndarra
 
 
 class _Dataset:
-    """A dataset of an assembled file: contiguous, hence mapped."""
+    """A dataset of an assembled file: contiguous, hence mapped on this machine; behind a URL HDF5 reads it."""
 
     chunks = None
 
-    def __init__(self, path: Path, name: str):
-        self.path, self.name = path, name
+    def __init__(self, path: AnyPath, name: str):
+        self._path, self._name = path, name
 
     def __enter__(self) -> _Dataset:
         import h5py
 
-        with h5py.File(self.path, "r") as file:
-            dataset = file[self.name]
+        with ExitStack() as stack:
+            path = self._path
+            opened = path if isinstance(path, Path) else stack.enter_context(remote.opened(path))
+            dataset = stack.enter_context(h5py.File(opened, "r"))[self._name]
             self.shape: tuple[int, ...] = dataset.shape
-            where, kind = dataset.id.get_offset(), dataset.dtype
-        self._array = np.memmap(self.path, kind, "r", where, self.shape)
+            self._array = dataset
+            if isinstance(path, Path):
+                self._array = np.memmap(path, dataset.dtype, "r", dataset.id.get_offset(), self.shape)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *raised: object) -> None:
         del self._array
+        self._stack.close()
 
     def read(self, box: Box) -> np.ndarray:
         return self._array[(slice(None), *box)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flows.console import EpochLines
+from flows.cross_sections import Meaning
 from flows.places import Places
 from flows.plan import Plan, plan
 from flows.slice_table import table_of
@@ -45,7 +46,7 @@ __all__ = ["Outcome", "as_it_is", "execute"]
 @dataclass
 class Outcome:
     """What a run has left: figures an epoch, samples to look at, and where it wrote. `source`: what the network's
-    output is (sigmoid, softmax, logits, ...)."""
+    output is (sigmoid, softmax, logits, ...). `seen`: what the assembled prediction was made of, and what it means."""
 
     history: list[dict[str, Any]]
     gallery: Gallery
@@ -53,6 +54,7 @@ class Outcome:
     source: str
     places: Places
     seconds: float
+    seen: tuple[Prepared, Meaning] | None = None
 
 
 def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler: str | None = None) -> Outcome:
@@ -129,6 +131,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
                 source=checked.fitted.source if checked.fitted is not None else "",
                 places=places,
                 seconds=time.perf_counter() - began,
+                seen=(prepared["test"], Meaning.of(checked, mapped)) if places.prediction is not None else None,
             )
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rml_core.config import remote
+from rml_core.config.problem import RunFailed
 from rml_core.engine.log import put
+from tasks.progress import log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +33,36 @@ def of(outcome: Outcome) -> bytes:
     picture = draw(outcome.history, outcome.gallery, outcome.classes, outcome.source)
     if outcome.places.logs is not None:
         put(outcome.places.logs.report, picture, otherwise="; all else that the run writes is there")
+    return picture
+
+
+def put_pictures(outcome: Outcome) -> None:
+    """Those of the run and of its prediction, where they belong."""
+    if outcome.places.logs is not None:
+        of(outcome)
+    sections(outcome)
+
+
+def sections(outcome: Outcome) -> bytes | None:
+    """The picture of sections through the assembled prediction, as PNG; it goes beside the prediction too. None: there
+    is nothing to be seen, or it cannot be read any more, which is said."""
+    path, beside = outcome.places.prediction, outcome.places.sections
+    if outcome.seen is None or path is None or beside is None:
+        return None
+    from flows.cross_sections import sections_of
+    from flows.sections_picture import draw as drawn
+
+    test, meaning = outcome.seen
+    try:
+        picture = drawn(list(sections_of(path, test, meaning)), meaning.classes, meaning.names)
+        if isinstance(beside, Path):
+            put(beside, picture)
+        else:
+            with remote.written(beside) as local:
+                local.write_bytes(picture)
+    except (OSError, RunFailed) as error:
+        log.warning(f"there is no picture of sections: {error}")
+        return None
     return picture
 
 

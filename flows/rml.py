@@ -159,10 +159,17 @@ def _log_to_server() -> None:
 
 
 def publish(outcome: Outcome) -> None:
-    """The picture and the figures of a run as artifacts of its flow run."""
-    picture = base64.b64encode(report.of(outcome)).decode()
-    create_image_artifact(f"data:image/png;base64,{picture}", key="report", description="curves and test samples")
+    """The pictures and the figures of a run as artifacts of its flow run."""
+    _put_picture(report.of(outcome), "report", "curves and test samples")
+    sections = report.sections(outcome)
+    if sections is not None:
+        _put_picture(sections, "sections", "sections through the prediction, beside what it was made of")
     create_markdown_artifact(report.markdown(outcome), key="figures", description="figures an epoch, and files")
+
+
+def _put_picture(picture: bytes, key: str, description: str) -> None:
+    data = base64.b64encode(picture).decode()
+    create_image_artifact(f"data:image/png;base64,{data}", key=key, description=description)
 
 
 def _within_limit(section: dict[str, Any]) -> dict[str, Any]:

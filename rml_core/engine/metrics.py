@@ -50,10 +50,15 @@ def metrics_for(
     """
     if target.kind == "values":
         return Errors()
-    threshold = {"logits": 0.0, "log_softmax": math.log(0.5)}.get(source, 0.5)
+    threshold = threshold_of(source)
     # A mask of a single pixel, its channel apart, is the class of the sample.
     figures = Regions if target.kind == "mask" and target.shape else Labels
     return figures(output_shape[0] or 1, threshold, IGNORED if target.kind == "mask" else ignored, names)
+
+
+def threshold_of(source: str) -> float:
+    """From where on one output channel that is `source` (`Fitted.source`) means the second of two classes."""
+    return {"logits": 0.0, "log_softmax": math.log(0.5)}.get(source, 0.5)
 
 
 class Classes(Metric):
