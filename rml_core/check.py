@@ -18,8 +18,9 @@ from rml_core.config.target import Target
 from rml_core.data import outfile
 from rml_core.data.files import Shape
 from rml_core.data.shapes import Takes
+from rml_core.data.sliced import Part, shapes_without_data
 from rml_core.data.split import split
-from rml_core.data.survey import WHERE, Part, Survey, sample_shape, survey
+from rml_core.data.survey import WHERE, Survey, sample_shape, survey
 from rml_core.layers.graph import Graph, Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted
@@ -110,9 +111,10 @@ def check(run: Run, app: str | None = None) -> Checked:
         own = networks[each.parts[0].shape]
         if network is not None and own is not None:
             collected.problems += _same_weights(network, own)
+        collected.problems += outfile.read_too(file.data, each, run.base)
         if each.role == "test":
-            outputs = [own.output_shape if (own := networks[part.shape]) is not None else None for part in each.parts]
-            collected.problems += outfile.problems(file.data, each, outputs, run.base)
+            made = [(part, own) for part in each.parts if (own := networks[part.shape]) is not None]
+            collected.problems += outfile.problems(file.data, [_made(part, own) for part, own in made])
     if training is not None and test is not None:
         collected.problems += _watched(file, test)
     if network is not None:
@@ -141,15 +143,33 @@ def check_without_data(run: Run, app: str | None = None) -> None:
     """
     collected = Collected()
     _sections(run, collected.of(apps.named, app), collected)
-    sample = collected.of(sample_shape, run.file.data)
     network = None
-    if sample is not None and None not in sample:
-        network = collected.of(infer, run.graph, sample)
-    elif run.graph.input_shape is not None:
-        network = collected.of(infer, run.graph, None)
+    if run.file.data.slicers:
+        network = _of_slices(run, collected)
+    else:
+        sample = collected.of(sample_shape, run.file.data)
+        if sample is not None and None not in sample:
+            network = collected.of(infer, run.graph, sample)
+        elif run.graph.input_shape is not None:
+            network = collected.of(infer, run.graph, None)
     if network is not None:
         collected.problems += collected.of(_fits, run, network) or []
     collected.end()
+
+
+def _of_slices(run: Run, collected: Collected) -> Network | None:
+    """The network for the first slice set, as far as the run file tells what slices are like."""
+    data, declared = run.file.data, run.graph.input_shape
+    parts = collected.of(shapes_without_data, data, declared[-1] if declared is not None else None, WHERE)
+    if not parts:
+        return collected.of(infer, run.graph, None) if declared is not None and parts is not None else None
+    networks = [(part, collected.of(infer, run.graph, part.shape)) for part in parts]
+    collected.problems += outfile.problems(data, [_made(part, own) for part, own in networks if own is not None])
+    return networks[0][1]
+
+
+def _made(part: Part, network: Network) -> outfile.Made:
+    return outfile.Made(part.name, part.shape, network.output_shape)
 
 
 def taking(graph: Graph) -> Takes:

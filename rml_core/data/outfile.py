@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem
@@ -19,28 +19,39 @@ if TYPE_CHECKING:
 MOST_CLASSES = 255
 
 
-def problems(
-    data: Data, test: Survey, outputs: Sequence[Shape | None], base: AnyPath | str, where: str = WHERE
-) -> Iterator[Problem]:
-    """`outputs`: what the network makes of the slices of each set, channels first; None: that is said elsewhere."""
-    if data.hdf5_outfile is None or not test.grids:
+class Made(NamedTuple):
+    """The slices of a set, and what the network makes of them: shapes, channels first."""
+
+    name: str
+    shape: Shape
+    output: Shape
+
+
+def problems(data: Data, parts: Iterable[Made], where: str = WHERE) -> Iterator[Problem]:
+    """`parts`: what the network makes of each slice set."""
+    if data.hdf5_outfile is None:
         return
-    at = f"{where}.hdf5_outfile"
-    path = text_of(resolve(data.hdf5_outfile, base))
-    for item in {*test.inputs, *(test.targets or ())}:
-        if item.file == path:
-            yield Problem(at, f"{path} is read: slices are cut from it", "another file")
-    for (name, shape, _), output in zip(test.parts, outputs, strict=True):
-        if output is None:
-            continue
-        if output[1:] != shape[1:]:
-            what = f"of slices {_said(shape)} of {name} the network makes {_said(output)}, channels first"
+    parts = list(parts)
+    for part in parts:
+        if part.output[1:] != part.shape[1:]:
+            what = f"of slices {_said(part.shape)} of {part.name} the network makes {_said(part.output)}"
             remedy = "let the last layer give the size of the slices, or leave hdf5_outfile out"
-            yield Problem(at, what, "a network that changes the channels alone", remedy)
-    channels = max((output[0] or 0 for output in outputs if output is not None), default=0)
+            allowed = "a network that changes the channels alone"
+            yield Problem(f"{where}.hdf5_outfile", f"{what}, channels first", allowed, remedy)
+    channels = max((part.output[0] or 0 for part in parts), default=0)
     if data.hdf5_output == "argmax" and channels > MOST_CLASSES:
         what = f"the network gives {channels} classes, and they are written as bytes"
         yield Problem(f"{where}.hdf5_output", what, f"at most {MOST_CLASSES} classes", 'or "hdf5_output": "values"')
+
+
+def read_too(data: Data, survey: Survey, base: AnyPath | str, where: str = WHERE) -> Iterator[Problem]:
+    """The problem of an outfile that would take the place of what `survey` has found."""
+    if data.hdf5_outfile is None:
+        return
+    path = text_of(resolve(data.hdf5_outfile, base))
+    for item in {*survey.inputs, *(survey.targets or ())}:
+        if item.file == path:
+            yield Problem(f"{where}.hdf5_outfile", f"{path} is read: slices are cut from it", "another file")
 
 
 def _said(shape: Shape) -> str:

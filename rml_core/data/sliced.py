@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rml_core.config.problem import Problem, Refused, RunFailed, listed
 from rml_core.config.target import Target
@@ -20,6 +21,14 @@ from rml_core.transforms.section import DoesNotFit
 SHOWN = 10
 # Conversions of colours are tried on so many rows and columns of zeros.
 TRIED = 16
+
+
+class Part(NamedTuple):
+    """Samples that are in batches with each other: all of them, or a slice set and its name."""
+
+    name: str
+    shape: Shape
+    target: Target | None
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,19 @@ def sliced(
         mask = target.form.mask
         targets = tuple(Target("mask", shape[1:]) if mask else Target("values", shape) for shape in made)
     return Sliced(tuple(grids), shapes, targets, array.form, target.form if target is not None else None)
+
+
+def shapes_without_data(data: Data, channels: int | None, where: str) -> list[Part]:
+    """The slice sets as the section alone tells them, of `channels` as the network gets them; none where it does not
+    tell. Raises `Refused` where a transform cannot take the slices."""
+    chain = data.input_chain.acting(data.input_path is not None)
+    keeps = all(step.transform.elementwise or step.transform.spatial for step in chain.steps)
+    parts = []
+    for name, section in zip(named(data.slicers), data.slicers, strict=True):
+        space = section.grid(section.sizes, name).sample_shape
+        if len(space) != 2 or (channels is not None and keeps):
+            parts.append(Part(name, channels_first(through(chain, (*space, channels), where)), None))
+    return parts if channels is not None else []
 
 
 def _one(found: Found, form: Form, data: Data, where: str, problems: list[Problem]) -> _Array | None:

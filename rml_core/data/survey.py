@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rml_core.config.problem import Problem, Refused, RunFailed
 from rml_core.config.target import Target
@@ -24,7 +24,7 @@ from rml_core.data.shapes import (
     through,
     try_first,
 )
-from rml_core.data.sliced import sliced
+from rml_core.data.sliced import Part, sliced
 from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 WHERE = "neural_network.data"
 
 Result = TypeVar("Result")
-
-
-class Part(NamedTuple):
-    """Samples that are in batches with each other: all of them, or a slice set and its name."""
-
-    name: str
-    shape: Shape
-    target: Target | None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,212 @@
+"""Slice sets held against the network, the loss and what is assembled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rml_core.check import check, check_without_data
+from rml_core.config.problem import Refused
+from rml_core.config.target import Target
+from rml_core.run import read
+
+Section = dict[str, Any]
+
+DATA = "neural_network.data"
+SETS = [{"name": "rows", "sizes": [1, 6, 4]}, {"name": "columns", "sizes": [8, 1, 4]}]
+
+
+def layer(kind: str, **config: Any) -> Section:
+    return {"class_name": kind, "config": {"name": "a_layer", **config}}
+
+
+CONV = layer("Conv2D", filters=2, kernel_size=3, padding="same", activation="log_softmax")
+SHRINKING = layer("Conv2D", filters=2, kernel_size=3, activation="log_softmax")
+
+
+@pytest.fixture
+def section(tmp_path: Path) -> Section:
+    """Trains on one volume, 8 x 6 x 4, and assembles the predictions of another."""
+    for name, shape, dtype in (("v", (3, 8, 6, 4), "f4"), ("m", (8, 6, 4), "u1"), ("w", (3, 9, 7, 4), "f4")):
+        np.save(tmp_path / f"{name}.npy", np.zeros(shape, dtype))
+    np.save(tmp_path / "n.npy", np.zeros((9, 7, 4), "u1"))
+    paths = {"input_path": "v", "target_path": "m", "test_input_path": "w", "test_target_path": "n"}
+    data = {key: str(tmp_path / f"{name}.npy") for key, name in paths.items()}
+    outfile = str(tmp_path / "prediction.h5")
+    return {
+        "layers": [CONV],
+        "data": {"type": "numpy", "target_is_mask": True, "slicers": SETS, "hdf5_outfile": outfile, **data},
+        "optimizer": {"type": "Adam"},
+        "loss": {"function": "NLL"},
+    }
+
+
+def refused(section: Section, checked: Callable[..., Any] = check) -> str:
+    with pytest.raises(Refused) as refusal:
+        checked(read({"neural_network": section}))
+    return str(refusal.value)
+
+
+def test_sets_of_several_sizes_and_volumes(section: Section):
+    checked = check(read({"neural_network": section}))
+    assert checked.training is not None
+    assert checked.test is not None
+    assert (checked.training.count, checked.test.count) == (8 + 6, 9 * 2 + 7 * 2)
+    assert checked.network.input_shape == (3, None, 4)
+    assert checked.network.output_shape == (2, None, 4)
+    assert checked.target == Target("mask", (None, 4))
+    assert checked.fitted is not None
+    assert checked.warnings == ()
+    assert not checked.transforms_first
+
+
+def test_leading_transforms_are_not_stored_for_slices(section: Section):
+    section["data"] |= {"preload": True, "transforms": [{"resize": [4, 4]}]}
+    del section["data"]["hdf5_outfile"]
+    checked = check(read({"neural_network": section}))
+    assert checked.network.input_shape == (3, 4, 4)
+    assert not checked.transforms_first
+
+
+def test_a_network_that_changes_the_geometry(section: Section):
+    section["layers"] = [SHRINKING]
+    where = f"{DATA}.hdf5_outfile"
+    said = (
+        "    allowed: a network that changes the channels alone\n"
+        "    let the last layer give the size of the slices, or leave hdf5_outfile out"
+    )
+    del section["data"]["target_path"]
+    del section["data"]["test_target_path"]
+    for key in ("input_path", "target_is_mask"):
+        del section["data"][key]
+    assert refused(section) == (
+        f"{where}: of slices (3, 6, 4) of rows the network makes (2, 4, 2), channels first\n{said}\n"
+        f"{where}: of slices (3, 8, 4) of columns the network makes (2, 6, 2), channels first\n{said}"
+    )
+    del section["data"]["hdf5_outfile"]
+    assert check(read({"neural_network": section})).network.output_shape == (2, None, 2)
+
+
+def test_a_network_of_another_rank(section: Section):
+    section["layers"] = [layer("Flatten"), {"class_name": "Dense", "config": {"units": 2}}]
+    section["data"] = {
+        key: section["data"][key] for key in ("type", "test_input_path", "hdf5_outfile")
+    } | {"slicers": SETS[:1]}  # fmt: skip
+    assert refused(section).startswith(
+        f"{DATA}.hdf5_outfile: of slices (3, 6, 4) of rows the network makes (2,), channels first\n"
+    )
+
+
+def test_each_set_is_held_against_the_loss(section: Section):
+    section["layers"] = [SHRINKING]
+    del section["data"]["hdf5_outfile"]
+    said = "neural_network.loss: NLL cannot compare the network's output {} with the targets, one class a pixel of {}"
+    remedy = "    let the last layer's height, width and so on be {}"
+    each = (("(2, 4, 2)", "(6, 4)"), ("(2, 6, 2)", "(8, 4)"))
+    assert refused(section) == "\n".join(
+        said.format(output, target) + "\n" + remedy.format(target) for output, target in each
+    )
+
+
+def test_sets_that_need_other_weights(section: Section):
+    flat = [
+        layer("Flatten"),
+        {"class_name": "Dense", "config": {"name": "dense", "units": 2, "activation": "log_softmax"}},
+    ]
+    section["layers"] = flat
+    for key in ("hdf5_outfile", "target_path", "test_target_path", "input_path", "target_is_mask"):
+        del section["data"][key]
+    assert refused(section) == (
+        f'{DATA}.slicers[1].sizes: layer "dense" needs other weights for slices (3, 8, 4) of columns than for '
+        "(3, 6, 4) of rows\n"
+        "    allowed: slices of one size in all sets\n"
+        "    pad the sets to one size with padded_sizes, or end the network with a global pooling"
+    )
+    section["data"]["slicers"] = [{**SETS[0], "padded_sizes": [1, 8, 4]}, SETS[1]]
+    assert check(read({"neural_network": section})).network.input_shape == (3, 8, 4)
+
+
+def test_a_set_that_the_network_does_not_take(section: Section):
+    section["layers"] = [
+        layer("InputLayer", batch_input_shape=[None, 6, 4, 3]),
+        {"class_name": "Conv2D", "config": {"filters": 2, "kernel_size": 1, "activation": "log_softmax"}},
+    ]
+    assert refused(section) == (
+        "neural_network.layers: the network's input is (6, 4, 3), channels last, but the samples are (8, 4, 3)\n"
+        "    write null for the sizes that may vary, or make the samples fit"
+    )
+
+
+def test_channels_of_the_two_volumes(section: Section, tmp_path: Path):
+    np.save(tmp_path / "w.npy", np.zeros((2, 9, 7, 4), "f4"))
+    assert refused(section) == (
+        f"{DATA}.test_input_path: {tmp_path}/w.npy has 2 channels, and the training array {tmp_path}/v.npy has 3\n"
+        "    allowed: as many channels in both"
+    )
+
+
+@pytest.mark.parametrize("classes", [255, 256])
+def test_classes_that_are_bytes(section: Section, classes: int):
+    section["layers"] = [layer("Conv2D", filters=classes, kernel_size=1, activation="log_softmax")]
+    section["data"]["hdf5_output"] = "argmax"
+    if classes == 255:
+        check(read({"neural_network": section}))
+        return
+    assert refused(section) == (
+        f"{DATA}.hdf5_output: the network gives 256 classes, and they are written as bytes\n"
+        '    allowed: at most 255 classes\n    or "hdf5_output": "values"'
+    )
+
+
+@pytest.mark.parametrize("name", ["w.npy", "n.npy"])
+def test_the_outfile_is_not_what_is_read(section: Section, tmp_path: Path, name: str):
+    section["data"]["hdf5_outfile"] = str(tmp_path / name)
+    assert refused(section) == (
+        f"{DATA}.hdf5_outfile: {tmp_path}/{name} is read: slices are cut from it\n    allowed: another file"
+    )
+
+
+def test_problems_of_both_volumes_at_once(section: Section, tmp_path: Path):
+    np.save(tmp_path / "m.npy", np.zeros((8, 6, 5), "u1"))
+    np.save(tmp_path / "w.npy", np.zeros((9, 7), "f4"))
+    section["optimizer"] = {"type": "Adam", "learning_rate": 0.1}
+    assert refused(section) == (
+        f"{DATA}.target_path: {tmp_path}/v.npy is 8 x 6 x 4, and its targets in {tmp_path}/m.npy 8 x 6 x 5\n"
+        "    allowed: arrays of one shape, channels apart\n"
+        f"{DATA}.test_input_path: {tmp_path}/w.npy has 2 axes, its shape is (9, 7), and the slicers have 3 sizes\n"
+        "    allowed: a size for each axis of space, or for each but the first, which is then the channels"
+    )
+
+
+def test_without_the_data(section: Section):
+    for key in ("input_path", "target_path", "test_input_path", "test_target_path"):
+        section["data"][key] = "nowhere.npy"
+    first: Section = {
+        "class_name": "InputLayer",
+        "config": {"name": "input", "batch_input_shape": [None, None, None, 3]},
+    }
+    section["layers"] = [first, SHRINKING]
+    said = (
+        "    allowed: a network that changes the channels alone\n"
+        "    let the last layer give the size of the slices, or leave hdf5_outfile out"
+    )
+    where = f"{DATA}.hdf5_outfile"
+    assert refused(section, check_without_data) == (
+        f"{where}: of slices (3, 6, 4) of rows the network makes (2, 4, 2), channels first\n{said}\n"
+        f"{where}: of slices (3, 8, 4) of columns the network makes (2, 6, 2), channels first\n{said}"
+    )
+    first["config"]["batch_input_shape"] = [None, 6, 6, 3]
+    assert refused(section, check_without_data).count("the network's input is (6, 6, 3)") == 2
+    section["data"] |= {"slicers": [{"sizes": [4, 4, 4]}], "transforms": [{"convert_color": "BGR2GRAY"}]}
+    assert refused(section, check_without_data) == (
+        f"{DATA}.transforms[0].convert_color: acts on 2D samples, and these are 3D\n"
+        "    leave it out: only `normalize` goes with such samples"
+    )
+    # What a conversion leaves of channels that are not known, nobody knows.
+    section["data"]["slicers"] = SETS
+    section["layers"] = [CONV]
+    check_without_data(read({"neural_network": section}))
