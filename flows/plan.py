@@ -143,7 +143,9 @@ def _said(each: SliceSet) -> str:
     """A slice set in a line of `rml plan`."""
     what = [f"{each.name}: {_shape(each.counts)} slices of {_shape(each.sample_shape)}"]
     what += [word for word, said in (("overlapping", each.overlaps), ("padded", each.padded)) if said]
-    what.append(f"prediction {_shape(each.prediction_shape or each.extent)}" + (" with gaps" if each.gaps else ""))
+    assembled = each.prediction_shape
+    reach = f"reaching over {_shape(each.extent)}" if assembled is None else f"prediction {_shape(assembled)}"
+    what.append(reach + (" with gaps" if each.gaps else ""))
     return ", ".join(what)
 
 
