@@ -54,7 +54,7 @@ def source_of(file: OpenFile, item: Item, cache_bytes: int) -> Source:
         file.close()
         return lying_at(item, offset, shape, dtype, False, cache_bytes)
     check_filters(plist, item)
-    storage = _Storage(dataset, item, _decoder(plist, dtype) if chunked and as_in_memory else None)
+    storage = _Storage(file, dataset, item, _decoder(plist, dtype) if chunked and as_in_memory else None)
     if chunked:
         block = whole_chunks(plist.get_chunk(), shape, dtype.itemsize, LEAST)
     else:
@@ -132,12 +132,21 @@ def _unshuffled(data: bytes | memoryview, itemsize: int) -> bytes | memoryview:
 class _Storage:
     """An open dataset that is read by blocks; with a decoder, blocks are whole chunks."""
 
-    def __init__(self, dataset: Any, item: Item, decoder: _Decoder | None) -> None:
+    def __init__(self, file: OpenFile, dataset: Any, item: Item, decoder: _Decoder | None) -> None:
+        self._file, self._size = file, file.size
         self._dataset, self._item, self._decoder, self.taken = dataset, item, decoder, Taken()
         self._stored = dataset.get_storage_size() / (prod(dataset.shape) * dataset.dtype.itemsize)
 
     def fetch(self, box: Box) -> np.ndarray:
         """The values in `box`. Raises `RunFailed`."""
+        values = self._values(box)
+        # Behind the end of a file HDF5 reads zeros.
+        size = self._file.size
+        if size < self._size:
+            raise RunFailed(f"{self._item}: is cut short: it had {self._size} bytes, and there are {size}")
+        return values
+
+    def _values(self, box: Box) -> np.ndarray:
         if self._decoder is None:
             array = self._by_hdf5(box)
             self.taken.add(round(array.nbytes * self._stored))

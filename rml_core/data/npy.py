@@ -58,9 +58,7 @@ class Npy(Reader):
         except OSError as error:
             raise RunFailed(f"{file}: cannot be read: {error.strerror or reason(error)}") from None
         except _DAMAGED as error:
-            if reason(error) == "File is not a zip file":
-                raise RunFailed(f"{file}: is cut short, or no .npz file") from None
-            raise RunFailed(f"{file}: cannot be read: {reason(error)}") from None
+            raise RunFailed(f"{file}: {_said(error)}") from None
 
     def read(self, item: Item, form: Form) -> np.ndarray:
         try:
@@ -86,7 +84,7 @@ class Npy(Reader):
         except OSError as error:
             raise RunFailed(f"{item}: cannot be read: {error.strerror or reason(error)}") from None
         except _DAMAGED as error:
-            raise RunFailed(f"{item}: cannot be read: {reason(error)}") from None
+            raise RunFailed(f"{item}: {_said(error)}") from None
         return lying_at(item, offset, shape, dtype, fortran, cache_bytes)
 
 
@@ -100,6 +98,12 @@ class _Archive:
     def close(self) -> None:
         self.zip.close()
         self._stream.close()
+
+
+def _said(error: Exception) -> str:
+    if reason(error) == "File is not a zip file":
+        return "is cut short, or no .npz file"
+    return f"cannot be read: {reason(error)}"
 
 
 def _members(stream: IO[bytes], file: str, inside: str) -> list[tuple[str, Header]]:
