@@ -24,6 +24,7 @@ from rml_core.layers.activations import ACTIVATIONS, ALIASES
 from rml_core.layers.initializers import INITIALIZERS, Initializer
 from rml_core.layers.regularizers import REGULARIZERS, Regularizer
 from rml_core.run import EarlyStopping, RunFile
+from rml_core.slicers.section import SliceSection
 
 PAGE = Path(__file__).with_name("reference.md")
 # Examples of keys that neither the models nor their defaults give: by heading and key, a part of the section.
@@ -41,6 +42,7 @@ LINKS = {
     "transforms": "list of [transforms](#transforms)",
     "input_transforms": "list of [transforms](#transforms)",
     "target_transforms": "list of [transforms](#transforms)",
+    "slicers": "list of [slice sets](#slicers)",
     "activation": "an [activation](#activations)",
 }
 
@@ -95,6 +97,10 @@ def text() -> str:
         "### Data types\n",
         table(("type", "meaning", "example"), map(data_type, data.DATA_TYPES.items())),
         not_yet((*data.LATER, *(f"`{key}`" for key in LATER_KEYS))),
+        "### Slicers\n",
+        f"Members of `slicers`. {sentence(SliceSection)}\n",
+        keys(SliceSection, "slicers"),
+        fence({"data": {"input_type": "numpy", "test_input_path": "volume.npy", "slicers": [example(SliceSection)]}}),
         "### Transforms\n",
         "Members of `transforms`, `input_transforms` and `target_transforms`, applied in their order.\n",
         table(("transform", "type", "value", "meaning", "example"), map(transform, transforms.TRANSFORMS.values())),
@@ -239,6 +245,7 @@ def sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
     yield "", "", RunFile
     yield "early_stopping", "", EarlyStopping
     yield "data", "", data.Data
+    yield "slicers", "", SliceSection
     yield "checkpoints", "", Checkpoints
     for name, model in objects(transforms.TRANSFORMS):
         yield name, name, model

@@ -85,13 +85,16 @@ class Data(Section):
     shuffle: bool = True
     """A new training order every epoch, from the seed."""
     slicers: Annotated[tuple[SliceSection, ...], FromList] = ()
-    """How one big array is cut into samples, a set after the other. None: each array or file is a sample."""
-    hdf5_outfile: FolderText | None = Field(None, examples=["prediction.h5"])
-    """The HDF5 file that predictions of slices are assembled into, one dataset a slice set, of the input's shape."""
+    """How one big array of `numpy`, `hdf5` or `zarr` is cut into samples, a set after the other; targets are cut alike.
+    None: each array or file is a sample."""
+    hdf5_outfile: FolderText | None = None
+    """The HDF5 file that predictions of test slices are assembled into, one dataset a slice set, of the input's shape.
+    Needs `slicers` and `test_input_path`."""
     hdf5_precision: Annotated[str, OneOf("precision", "single", "half")] = "single"
-    """Floating-point numbers of the assembled file."""
+    """Floating-point numbers of the assembled file: 32 or 16 bits."""
     hdf5_output: Annotated[str, OneOf("output", "values", "argmax")] = "values"
-    """What the assembled file holds: the network's values, or the class (uint8, one channel)."""
+    """What the assembled file holds: the network's values, or the class (uint8, one channel; 255 where no slice
+    is)."""
     overlap_blend: Annotated[str, OneOf("blend", "mean", "gaussian")] = "mean"
     """How the predictions of overlapping slices become one: their mean, or with Gaussian weights around each centre."""
 

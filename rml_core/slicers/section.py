@@ -34,7 +34,7 @@ Name = Annotated[str, AfterValidator(_of_dataset)]
 class SliceSection(Section):
     """How one array is cut into samples: blocks, tiles in any orientation, or lines."""
 
-    name: Name | None = Field(None, examples=["xz-slices"])
+    name: Name | None = Field(None, examples=["blocks"])
     """What the set is called, and its dataset in the assembled prediction. None: slice_set_1 and so on."""
     sizes: Sizes = Field(examples=[[64, 64, 64]])
     """The size of a slice along each axis of space; samples do not have the axes of size 1."""

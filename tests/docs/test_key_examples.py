@@ -49,6 +49,8 @@ def part(heading: str, name: str, model: Any, example: dict[str, Any]) -> dict[s
     if heading == "":
         return example
     whole = {**REFERENCE["example"](model), **example}
+    if heading == "slicers":
+        return of_data({"type": "numpy", heading: [whole]})
     if heading == "optimizer":
         return {"optimizer": {"type": name, **whole}}
     if heading == "scheduler":
