@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rml_core.engine.log import LogFiles, append, metrics_line, test_line
 from tasks import ranks
-from tasks.progress import publish
+from tasks.progress import log, publish
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
@@ -26,6 +26,8 @@ class EvaluatedEpoch(ranks.Stage):
 def evaluate(stage: ranks.Stage, epoch: int, output: AnyPath | None, logs: LogFiles | None) -> EvaluatedEpoch:
     """One pass over the test samples; predictions go to `output`, figures to the logs and the run's history."""
     result = ranks.evaluate(stage.ranks, epoch, output, publish)
+    for line in ranks.warnings(stage.ranks):
+        log.warning(line)
     rate = result.samples / max(result.seconds, 1e-9)
     if result.stopped:
         return EvaluatedEpoch(stage.ranks, epoch, float("nan"), float("nan"), rate)

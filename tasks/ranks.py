@@ -74,6 +74,11 @@ def said(ranks: Ranks) -> list[str]:
     return list(_live[ranks.id][0].said)
 
 
+def warnings(ranks: Ranks) -> list[str]:
+    """What passes have shown of the samples since the last call."""
+    return list(dict.fromkeys(line for rank in _live[ranks.id] for line in rank.warnings()))
+
+
 def train_epoch(ranks: Ranks, number: int, report: Callable[[Progress], None]) -> tuple[Sums, float]:
     """The sums over all ranks, and the learning rate."""
     members = _live[ranks.id]

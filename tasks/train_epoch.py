@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rml_core.engine.log import append, metrics_line
 from tasks import ranks
-from tasks.progress import publish
+from tasks.progress import log, publish
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ def train_epoch(stage: ranks.Stage, epoch: int, metrics: Path | None) -> Trained
     Its figures go to the run's history; to the file `metrics` where no evaluation follows to complete them.
     """
     sums, rate = ranks.train_epoch(stage.ranks, epoch, publish)
+    for line in ranks.warnings(stage.ranks):
+        log.warning(line)
     trained = TrainedEpoch(
         ranks=stage.ranks,
         epoch=epoch,

@@ -73,7 +73,7 @@ def batches(
             room = source.room(indices)
             if room is None:
                 return indices, None, [pool.submit(source.alone, indices, seed, epoch, training)]
-            step = max(1, min(CHUNK, -(-len(indices) // threads)))
+            step = len(indices) if room.shares else max(1, min(CHUNK, -(-len(indices) // threads)))
             futures: list[Future[Any]] = []
             for at in range(0, len(indices), step):
                 rows = slice(at, at + step)
@@ -103,6 +103,7 @@ def batches(
                 del room, results, futures
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    source.passed()
 
 
 def _batch(room: Room, indices: np.ndarray) -> Batch:

@@ -40,6 +40,7 @@ class Samples(Source):
         self.prepared, self.data = prepared, prepared.data
         self.count = prepared.count
         self.names = self.places = prepared.names
+        self.warnings: list[str] = []
         self._input_chain, self._target_chain = self.data.input_chain, self.data.target_chain
         chains = (self._input_chain, self._target_chain)
         self._draws = {
@@ -147,6 +148,9 @@ class Samples(Source):
         if self.data.target_is_mask:
             return array, to_classes(_channel(target), self._mapped, self._ignore_index)
         return array, target
+
+    def passed(self) -> None:
+        pass
 
     def broken(self, indices: np.ndarray) -> str:
         found = []

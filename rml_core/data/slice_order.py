@@ -101,8 +101,11 @@ class Cuts:
 
     def touched(self, block: int) -> int:
         """The voxels that a run reads along the axis, at most, where they are stored in blocks."""
-        voxels = self.axis.padded + (0 if self.each else self.length - 1)
-        blocks = -(-voxels // block) + (0 if self.axis.stride % block == 0 else 1)
+        voxels, step = self.axis.padded, self.axis.stride
+        if not self.each:
+            voxels, step = voxels + self.length - 1, self.length
+        aligned = step % block == 0 or (block % step == 0 and voxels <= step)
+        blocks = -(-voxels // block) + (0 if aligned else 1)
         return min(blocks * block, -(-self.axis.length // block) * block)
 
     @property

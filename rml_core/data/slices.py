@@ -14,6 +14,7 @@ import numpy as np
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import Generators
 from rml_core.config.target import IGNORED
+from rml_core.data import slice_lines
 from rml_core.data.files import channels_first, held_shape
 from rml_core.data.floats import end, ended
 from rml_core.data.masks import Mapped, to_classes
@@ -47,11 +48,12 @@ class SliceSet:
 
 
 class Row(NamedTuple):
-    """Where a slice is put: rows of a `Room`, or None for arrays of its own."""
+    """Where a slice is put: rows of a `Room`, or None for arrays of its own. `cut`: its inputs are there already."""
 
     inputs: np.ndarray | None = None
     targets: np.ndarray | None = None
     kept: np.ndarray | None = None
+    cut: bool = False
 
 
 class Slices(Source):
@@ -88,6 +90,7 @@ class Slices(Source):
         self._firsts = [each.first for each in self.sets]
         self.names: Sequence[str] = _Texts(self.count, self.name)
         self.places: Sequence[str] = _Texts(self.count, self.place)
+        self.warnings: list[str] = []
         self._nans: Nans | None = None
         if not prepared.preloaded and self._inputs.dtype.kind == "f":
             self._nans = Nans([each.grid for each in self.sets], str(self._items[0]))
@@ -140,8 +143,10 @@ class Slices(Source):
             yield from self._shuffled(batch_size, seed, epoch, start)
         else:
             yield from self._sorted(batch_size, training, start)
+
+    def passed(self) -> None:
         if self._nans is not None:
-            self._nans.end()
+            self.warnings += self._nans.end()
 
     def _sorted(self, batch_size: int, training: bool, start: int) -> Iterator[np.ndarray]:
         for each in self.sets:
@@ -150,7 +155,7 @@ class Slices(Source):
             for at in range(start * batch_size, grid.count, batch_size):
                 numbers: Any = np.arange(at, min(at + batch_size, grid.count))
                 ordered: Any = numbers if channels is None else grid.in_order(numbers, axis)
-                yield each.first + ordered
+                yield each.first + slice_lines.ascending(grid, ordered)
             start = max(start - -(-grid.count // batch_size), 0)
 
     def _shuffled(self, batch_size: int, seed: int, epoch: int, start: int) -> Iterator[np.ndarray]:
@@ -178,7 +183,13 @@ class Slices(Source):
         of, count = self._set_of(indices[0] if len(indices) else 0), len(indices)
         if not of.alike:
             return None
-        inputs: np.ndarray = np.empty((count, *of.input), np.float32)
+        inputs: np.ndarray
+        if self._shares and slice_lines.is_line(of.grid, indices - of.first):
+            grid, _ = slice_lines.box_of(of.grid, indices - of.first)
+            box: np.ndarray = np.empty(held_shape((self._inputs.shape[0], *grid.sample_shape)), np.float32)
+            inputs = slice_lines.views(box, of.grid.axes[-1], count)
+        else:
+            inputs = np.empty((count, *of.input), np.float32)
         if of.target is None:
             return Room(inputs, None)
         if not self._values:
@@ -186,9 +197,30 @@ class Slices(Source):
         targets: np.ndarray = np.empty((count, *of.target), np.float32)
         return Room(inputs, targets, np.empty((count, *_space(of.target)), bool) if of.grid.fills else None)
 
+    @cached_property
+    def _shares(self) -> bool:
+        """Whether the inputs of samples are what lies in the volume, number by number."""
+        return not self._of_inputs and all(_is_plain(self._chains[0], training) for training in (True, False))
+
     def fill(self, indices: np.ndarray, room: Room, seed: int, epoch: int, training: bool) -> None:
-        for row, index in enumerate(indices.tolist()):
-            self._make(index, Row(*(None if array is None else array[row] for array in room)), seed, epoch, training)
+        if room.shares:
+            self._fill_line(indices, room.inputs, training)
+        for row, index in enumerate(indices.tolist() if self._targets is not None or not room.shares else ()):
+            inputs, targets, kept = (None if array is None else array[row] for array in room)
+            into = Row(inputs, targets, kept, cut=room.shares)
+            self._make(index, into, seed, epoch, training)
+
+    def _fill_line(self, indices: np.ndarray, inputs: np.ndarray, training: bool) -> None:
+        """The inputs of slices that are views of one box."""
+        of = self._set_of(int(indices[0]))
+        box = slice_lines.box_under(inputs, of.grid.axes[-1])
+        grid, location = slice_lines.box_of(of.grid, indices - of.first)
+        extract.cut(self._inputs.read, grid, location, _channels_first(box))
+        if self._nans is not None and self._nans.looking:
+            locations = (of.grid.location(index - of.first) for index in indices.tolist())
+            lying = extract.lying(_channels_first(box), grid)
+            self._nans.look_along(lying, of.grid, list(locations), self._inputs.read)
+        self._chains[0].ending(training).act_on(_channels_last(box))
 
     def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> Room:
         if len(indices) != 1:
@@ -208,7 +240,8 @@ class Slices(Source):
                 led = self._led(0, inputs, one)
                 made = Room(self._finished(0, led, one, row.inputs), self._finished(1, led, one, row.targets))
             else:
-                made = Room(self._values_of(0, inputs, one, row.inputs), None)
+                cut = row.inputs if row.cut and row.inputs is not None else None
+                made = Room(self._values_of(0, inputs, one, row.inputs) if cut is None else cut, None)
                 if targets is not None:
                     of_targets = self._values_of if self._values else self._classes_of
                     made = made._replace(targets=of_targets(1, targets, one, row.targets))
@@ -291,10 +324,6 @@ class Slices(Source):
         return replace(chain, steps=tuple(step for step in chain.steps if not step.transform.makes_targets))
 
     # --- what is said of them
-
-    @property
-    def warnings(self) -> list[str]:
-        return self._nans.said if self._nans is not None else []
 
     def broken(self, indices: np.ndarray) -> str:
         found = []

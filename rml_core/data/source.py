@@ -23,6 +23,11 @@ class Room(NamedTuple):
         return Room(inputs[rows], None if targets is None else targets[rows], None if kept is None else kept[rows])
 
     @property
+    def shares(self) -> bool:
+        """Samples are parts of one array and overlap in it: one thread fills all of them."""
+        return len(self.inputs) > 1 and self.inputs.strides[0] < self.inputs[0].nbytes
+
+    @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self if array is not None)
 
@@ -31,12 +36,13 @@ class Source(ABC):
     """Samples by their numbers, from 0 on. Safe to use from several threads.
 
     `count`: how many there are. `names`: what their predictions are called. `places`: their names, and where they
-    lie.
+    lie. `warnings`: what passes over them have shown; who says it takes it out.
     """
 
     count: int
     names: Sequence[str]
     places: Sequence[str]
+    warnings: list[str]
 
     @abstractmethod
     def parts(
@@ -60,6 +66,10 @@ class Source(ABC):
     @abstractmethod
     def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> Room:
         """A batch of one sample, of whatever shape. Raises `ValueError` for more."""
+
+    @abstractmethod
+    def passed(self) -> None:
+        """All batches of a pass have been made, to the last one."""
 
     @abstractmethod
     def broken(self, indices: np.ndarray) -> str:

@@ -147,6 +147,14 @@ class Rank:
         """Seconds of training until now, those before a resume included."""
         return self._elapsed_before + time.perf_counter() - self._began
 
+    def warnings(self) -> list[str]:
+        """What the passes until now have shown of the samples, each once."""
+        said = []
+        for source in self._samples.values():
+            said += source.warnings
+            source.warnings.clear()
+        return said
+
     def measured(self) -> dict[str, float]:
         """What stands beside an epoch's figures: `time_s`, and the most memory held."""
         return {"time_s": round(self.elapsed(), 6), **most_held_mb(self.device)}
