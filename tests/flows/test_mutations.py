@@ -70,6 +70,36 @@ SEGMENTATION = {
     "optimizer": {"type": "RMSprop", "learning_rate": 0.1, "alpha": 0.9},
     "loss": {"function": "Dice", "smooth": 1e-6},
 }
+VOLUMES = {
+    "layers": [
+        {"class_name": "Conv2D", "config": {"name": "c", "filters": 3, "kernel_size": 3, "padding": "same"}},
+        {"class_name": "Activation", "config": {"name": "act", "activation": "log_softmax"}},
+    ],
+    "data": {
+        "type": "hdf5",
+        "input_path": "v.h5:/a",
+        "target_path": "v.h5:/b",
+        "test_input_path": "w.h5",
+        "target_is_mask": True,
+        "transforms": [{"normalize": {"mean": 0.3, "std": 0.5}}],
+        "slicers": [
+            {"name": "rows", "sizes": [1, 8, 8], "padding": [0, 2, 2], "padding_mode": "edge"},
+            {
+                "name": "columns",
+                "sizes": [8, 1, 8],
+                "padded_sizes": [12, 1, 12],
+                "strides": [4, 1, 8],
+                "transpose": True,
+            },
+        ],
+        "hdf5_outfile": "p.h5",
+        "hdf5_precision": "half",
+        "hdf5_output": "values",
+        "overlap_blend": "gaussian",
+    },
+    "optimizer": {"type": "Adam"},
+    "loss": {"function": "NLL"},
+}
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -91,7 +121,7 @@ def parent_of(section: Any, path: tuple[Any, ...]) -> Any:
 @st.composite
 def broken(draw: st.DrawFn) -> tuple[str, str]:
     """(text of a broken run file, what its problems must name)."""
-    section = copy.deepcopy(draw(st.sampled_from([NETWORK, SEGMENTATION])))
+    section = copy.deepcopy(draw(st.sampled_from([NETWORK, SEGMENTATION, VOLUMES])))
     everything = [path for path in places(section) if path]
     kind = draw(st.sampled_from(["misspelt", "type", "value", "missing", "cut", "text"]))
     if kind == "misspelt":
@@ -176,7 +206,7 @@ def test_a_broken_run_file_is_refused_with_the_place(folder: Path, case: tuple[s
     assert output.getvalue() == ""
 
 
-@pytest.mark.parametrize("section", [NETWORK, SEGMENTATION])
+@pytest.mark.parametrize("section", [NETWORK, SEGMENTATION, VOLUMES])
 def test_the_run_files_are_right_before_they_are_broken(folder: Path, section: dict[str, Any], rml: Any):
     file = folder / "run.json"
     file.write_text(json.dumps({"neural_network": section}))
