@@ -251,3 +251,59 @@ def save_arrays() -> Callable[[str, Path, dict[str, Any]], None]:
         SAVERS[kind](path, {name: np.asarray(array) for name, array in arrays.items()})
 
     return save
+
+
+class CutByNumPy:
+    """The slices of an array (C, *space), as `slicer` of a run file has them, by `np.pad` of the voxels of each."""
+
+    def __init__(self, array: np.ndarray, slicer: dict[str, Any]) -> None:
+        self.array, self.sizes, self.slicer = array, slicer["sizes"], slicer
+        self.strides = slicer.get("strides", self.sizes)
+        pads = slicer.get("padding", 0)
+        if isinstance(pads, int):
+            pads = [0 if size == 1 else pads for size in self.sizes]
+        self.pads = [(pad, pad) for pad in pads]
+        if "padded_sizes" in slicer:
+            extra = [total - size for total, size in zip(slicer["padded_sizes"], self.sizes, strict=True)]
+            self.pads = [(more // 2, more - more // 2) for more in extra]
+        axes = list(zip(array.shape[1:], self.sizes, self.strides, strict=True))
+        if slicer.get("discard_remainders"):
+            self.counts = tuple((length - size) // stride + 1 for length, size, stride in axes)
+        else:
+            self.counts = tuple(
+                min(int(np.ceil(max(length - size, 0) / stride)) + 1, int(np.ceil(length / stride)))
+                for length, size, stride in axes
+            )
+        self.count = int(np.prod(self.counts))
+
+    def box(self, number: int) -> tuple[slice, ...]:
+        places = np.unravel_index(number, self.counts)
+        starts = [int(place) * stride for place, stride in zip(places, self.strides, strict=True)]
+        ends = zip(starts, self.sizes, self.array.shape[1:], strict=True)
+        return tuple(slice(start, min(start + size, length)) for start, size, length in ends)
+
+    def __call__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Slice `number` (C, *sample), and where the array's own voxels are in it."""
+        box, mode = self.box(number), self.slicer.get("padding_mode", "zeros")
+        voxels = self.array[(slice(None), *box)]
+        pads = [
+            (before, after + size - (part.stop - part.start))
+            for (before, after), size, part in zip(self.pads, self.sizes, box, strict=True)
+        ]
+        there = np.pad(np.ones(voxels.shape[1:], bool), pads)
+        if mode == "context":
+            far = 2 * max(map(max, self.pads)) + 2 * max(self.sizes)
+            whole = np.pad(self.array, [(0, 0), *[(far, far)] * len(box)], mode="reflect")
+            corners = [far + part.start - before for part, (before, _) in zip(box, pads, strict=True)]
+            parts = [slice(at, at + size) for at, size in zip(corners, there.shape, strict=True)]
+            padded = whole[(slice(None), *parts)]
+        else:
+            padded = np.pad(voxels, [(0, 0), *pads], mode="constant" if mode == "zeros" else mode)  # type: ignore[call-overload]
+        flat = tuple(axis for axis, size in enumerate(self.sizes) if size == 1)
+        padded, there = padded.squeeze(tuple(axis + 1 for axis in flat)), there.squeeze(flat)
+        return (padded.swapaxes(1, 2), there.T) if self.slicer.get("transpose") else (padded, there)
+
+
+@pytest.fixture(scope="session")
+def cut_by_numpy() -> type[CutByNumPy]:
+    return CutByNumPy

@@ -17,6 +17,7 @@ from rml_core.data.batches import Batch, batches
 from rml_core.data.prepared import Prepared, prepare
 from rml_core.data.samples import Samples
 from rml_core.data.shapes import Takes
+from rml_core.data.slices import Slices
 from rml_core.data.survey import Survey, survey
 
 
@@ -64,7 +65,7 @@ class Workplace:
         order = {k: keys.pop(k) for k in ("start", "rank", "world_size", "epoch", "seed") if k in keys}
         prepared = self.prepare(**keys)
         settings = {"epoch": 1, "seed": 0, "shuffle": True, **order}
-        samples = Samples(prepared, mapped)
+        samples = (Slices if prepared.grids else Samples)(prepared, mapped)
         return list(batches(samples, batch_size=prepared.batch_size, training=training, threads=threads, **settings))
 
     def save(self, kind: str, name: str, arrays: dict[str, Any]) -> str:

@@ -16,64 +16,42 @@ TYPES = ("float32", "float64", "uint8", "int16", "float16", "bool", "int64")
 
 @st.composite
 def slicings(draw):
-    """(an array (C, *space), a grid of it) of 1 to 3 axes, whatever the paddings, strides and remainders."""
+    """(an array (C, *space), a slicer of it) of 1 to 3 axes, whatever the paddings, strides and remainders."""
     axes = draw(st.integers(1, 3))
     lengths = tuple(draw(st.lists(st.integers(1, 9), min_size=axes, max_size=axes)))
     sizes = [draw(st.integers(1, length + 2)) for length in lengths]
     discard = draw(st.booleans())
     if discard:
         sizes = [min(size, length) for size, length in zip(sizes, lengths, strict=True)]
-    keys = {"sizes": sizes, "strides": [draw(st.integers(1, size + 2)) for size in sizes]}
+    slicer = {"sizes": sizes, "strides": [draw(st.integers(1, size + 2)) for size in sizes]}
     if draw(st.booleans()):
-        keys["padded_sizes"] = [size if size == 1 else size + draw(st.integers(0, 12)) for size in sizes]
+        slicer["padded_sizes"] = [size if size == 1 else size + draw(st.integers(0, 12)) for size in sizes]
     else:
-        keys["padding"] = [0 if size == 1 else draw(st.integers(0, 12)) for size in sizes]
-    transpose = sum(size > 1 for size in sizes) == 2 and draw(st.booleans())
-    section = SliceSection(
-        **keys, discard_remainders=discard, transpose=transpose, padding_mode=draw(st.sampled_from(MODES))
-    )
+        slicer["padding"] = [0 if size == 1 else draw(st.integers(0, 12)) for size in sizes]
+    slicer["transpose"] = sum(size > 1 for size in sizes) == 2 and draw(st.booleans())
+    slicer |= {"discard_remainders": discard, "padding_mode": draw(st.sampled_from(MODES))}
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     array = rng.integers(0, 100, (draw(st.integers(1, 3)), *lengths)).astype(draw(st.sampled_from(TYPES)))
-    return array, section.grid(lengths, "set")
-
-
-def reference(array, grid, place):
-    """The slice at `place`, and where the array's own voxels are in it, by `np.pad` of the voxels."""
-    starts = [axis.stride * at for axis, at in zip(grid.axes, place, strict=True)]
-    stops = [min(start + axis.size, axis.length) for start, axis in zip(starts, grid.axes, strict=True)]
-    voxels = array[(slice(None), *map(slice, starts, stops))]
-    pads = [(0, 0)]
-    for axis, start, stop in zip(grid.axes, starts, stops, strict=True):
-        pads.append((axis.before, axis.after + axis.size - (stop - start)))
-    there = np.pad(np.ones(voxels.shape[1:], bool), pads[1:])
-    if grid.padding_mode == "context":
-        around = [(0, 0), *[(40, 40)] * len(grid.axes)]
-        whole = np.pad(array, around, mode="reflect")
-        corners = [40 + start - before for start, (before, _) in zip(starts, pads[1:], strict=True)]
-        part = [slice(at, at + axis.padded) for at, axis in zip(corners, grid.axes, strict=True)]
-        padded = whole[(slice(None), *part)]
-    else:
-        mode = {"zeros": "constant"}.get(grid.padding_mode, grid.padding_mode)
-        padded = np.pad(voxels, pads, mode=mode)
-    flat = tuple(number for number, axis in enumerate(grid.axes, start=1) if axis.size == 1)
-    padded, there = padded.squeeze(flat), there.squeeze(tuple(axis - 1 for axis in flat))
-    return (padded.swapaxes(1, 2), there.T) if grid.transpose else (padded, there)
+    return array, slicer
 
 
 @settings(deadline=None, max_examples=200)
 @given(slicings(), st.data())
-def test_slices_are_what_numpy_cuts_and_pads(slicing, data):
-    array, grid = slicing
+def test_slices_are_what_numpy_cuts_and_pads(cut_by_numpy, slicing, data):
+    array, slicer = slicing
+    grid, expected = SliceSection(**slicer).grid(array.shape[1:], "set"), cut_by_numpy(array, slicer)
+    assert grid.counts == expected.counts
     number = data.draw(st.integers(0, grid.count - 1))
     location = grid.location(number)
-    expected, there = reference(array, grid, location.place)
-    assert expected.shape == (len(array), *grid.sample_shape)
-    for held in (expected.shape, (*expected.shape[1:], len(array))):
+    sample, there = expected(number)
+    assert sample.shape == (len(array), *grid.sample_shape)
+    assert location.box == expected.box(number)
+    for held in (sample.shape, (*sample.shape[1:], len(array))):
         # Channels first, and last as pictures are held.
         out = np.full(held, 77, np.float32)
-        view = out if held == expected.shape else np.moveaxis(out, -1, 0)
+        view = out if held == sample.shape else np.moveaxis(out, -1, 0)
         extract.cut(lambda box: array[(slice(None), *box)], grid, location, view)
-        np.testing.assert_array_equal(view, expected.astype(np.float32))
+        np.testing.assert_array_equal(view, sample.astype(np.float32))
     own = np.zeros(grid.sample_shape, bool)
     own[extract.kept(grid, location)] = True
     np.testing.assert_array_equal(own, there)
