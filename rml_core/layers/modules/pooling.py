@@ -34,9 +34,73 @@ def max_pooling(pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
 def average_pooling(pool: Sizes, strides: Sizes, padding: str | Sizes) -> Run:
     """With `same` the elements that padding adds are not counted, as TensorFlow does; explicit zeros are."""
     plain = partial(_AVERAGE[len(pool)], kernel_size=pool, stride=strides)
-    return _padded(
-        plain, partial(plain, ceil_mode=True, count_include_pad=False), pool, strides, padding, largest=False
-    )
+    ceiling = partial(plain, ceil_mode=True, count_include_pad=False)
+    if len(pool) != 3 or set(strides) != {1}:
+        return _padded(plain, ceiling, pool, strides, padding, largest=False)
+    if padding == "same":
+        return partial(mean_by_axes, plain=SamePooling(ceiling, plain, pool, strides, False), pool=pool, same=True)
+    return _padded(partial(mean_by_axes, plain=plain, pool=pool), ceiling, pool, strides, padding, largest=False)
+
+
+def mean_by_axes(x: Tensor, plain: Run, pool: Sizes, same: bool = False) -> Tensor:
+    """`plain`, an average pooling of (N, C, D, H, W) that does not stride, as sums along one axis after the other.
+
+    For 3 x 3 x 3 that is 6 additions a voxel in place of 26, and whole rows at once: on CPUs, where torch adds up each
+    window by itself, a tenth of the time.
+    """
+    if x.device.type != "cpu" or x.dtype not in _EXACT or not sizes_known(x) or torch.compiler.is_compiling():
+        return plain(x)
+    lengths = [length if same else length - size + 1 for length, size in zip(x.shape[2:], pool, strict=True)]
+    first, second, third = (_shares(length, size, same, x.dtype) for length, size in zip(lengths, pool, strict=True))
+    shares = first[:, None, None] * (second[:, None] * third)
+    if torch.is_grad_enabled() or x[0].numel() < NEAR:
+        return _sums(x, pool, same) * shares
+    # One after the other they stay near the processor.
+    means = x.new_empty((*x.shape[:2], *lengths))
+    for sample, mean in zip(x, means, strict=True):
+        torch.mul(_sums(sample[None], pool, same)[0], shares, out=mean)
+    return means
+
+
+# So many numbers are near it anyway.
+NEAR = 1 << 16
+_EXACT = (torch.float32, torch.float64)
+
+
+def _sums(x: Tensor, pool: Sizes, same: bool) -> Tensor:
+    for axis, size in enumerate(pool, start=2):
+        x = _same_sums(x, axis, size) if same else _valid_sums(x, axis, size)
+    return x
+
+
+def _valid_sums(x: Tensor, axis: int, size: int) -> Tensor:
+    """The sums of `size` neighbours along `axis`."""
+    length = x.shape[axis] - size + 1
+    sums = x.narrow(axis, 0, length)
+    for offset in range(1, size):
+        sums = sums + x.narrow(axis, offset, length) if offset == 1 else sums.add_(x.narrow(axis, offset, length))
+    return sums
+
+
+def _same_sums(x: Tensor, axis: int, size: int) -> Tensor:
+    """The sums of those of `size` neighbours that there are, one for each element."""
+    before, length = (size - 1) // 2, x.shape[axis]
+    sums = x.clone(memory_format=torch.contiguous_format)
+    for offset in range(max(-before, 1 - length), min(size - before, length)):
+        if offset:
+            there = length - abs(offset)
+            sums.narrow(axis, max(-offset, 0), there).add_(x.narrow(axis, max(offset, 0), there))
+    return sums
+
+
+def _shares(length: int, size: int, same: bool, dtype: torch.dtype) -> Tensor:
+    """One over how many elements each sum has."""
+    if not same:
+        return torch.full((length,), 1 / size, dtype=dtype)
+    at = torch.arange(length)
+    before = (size - 1) // 2
+    there = (at + size - before).clamp(max=length) - (at - before).clamp(min=0)
+    return 1 / there.to(dtype)
 
 
 def _padded(plain: Run, ceiling: Run, pool: Sizes, strides: Sizes, padding: str | Sizes, largest: bool) -> Run:

@@ -83,3 +83,33 @@ def test_same_pooling_depends_on_the_size_that_comes(kind):
         built_for_another = build(infer(read(source, "layers", None), (2, 16, 16)), 0)
         x = torch.randn(1, 2, *sizes)
         assert torch.equal(built_for_it(x), built_for_another(x))
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("pool", [(3, 3, 3), (2, 1, 4)])
+def test_3d_means_that_do_not_stride_are_those_of_torch(pool, padding):
+    """Larger samples are taken one after the other, and may share memory."""
+    source = [{"class_name": "AveragePooling3D", "config": {"pool_size": pool, "strides": 1, "padding": padding}}]
+    network = build(infer(read(source, "layers", None), (1, 40, 41, 42)), 0)
+    box = torch.randn(1, 1, 40, 41, 62, dtype=torch.float64)
+    x = torch.cat([box[..., :42], box[..., 20:]])
+    views = box.as_strided(x.shape, (20, *box.stride()[1:]))
+    padded = x
+    counted = torch.ones_like(x)
+    if padding == "same":
+        around = [size for window in reversed(pool) for size in ((window - 1) // 2, window // 2)]
+        padded, counted = torch.nn.functional.pad(x, around), torch.nn.functional.pad(counted, around)
+    means = torch.nn.functional.avg_pool3d
+    expected = means(padded, pool, 1) / means(counted, pool, 1)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x), expected)
+        torch.testing.assert_close(network(views), expected)
+    torch.testing.assert_close(network(x), expected)
+
+
+def test_3d_means_that_do_not_stride_have_gradients():
+    for padding in ("same", "valid"):
+        source = [{"class_name": "AveragePooling3D", "config": {"pool_size": 3, "strides": 1, "padding": padding}}]
+        network = build(infer(read(source, "layers", None), (2, 4, 5, 3)), 0)
+        x = torch.randn(2, 2, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(network, x)
