@@ -55,7 +55,8 @@ class Hdf5(Reader):
             opened_file.close()
         if failures:
             more = f"; nor do {len(failures) - 1} more datasets fit" if len(failures) > 1 else ""
-            raise RunFailed(failures[0] + more)
+            way_out = f"; or name one that fits, as {Item(file, natural_order(dict(found))[0])}" if found else ""
+            raise RunFailed(failures[0] + more + way_out)
         if not found:
             raise RunFailed(f"{Item(file, inside)}: has no datasets")
         headers = dict(found)

@@ -142,6 +142,10 @@ def test_an_array_beside_what_is_none(work: Any):
         file["raw"] = np.zeros((4, 4, 4))
         file["notes"] = "a text"
     assert work.survey(type="hdf5", input_path="v.h5:/raw", slicers=BLOCKS).count == 1
+    assert refusal(work, type="hdf5", input_path="v.h5", slicers=BLOCKS) == (
+        f"{WHERE}.input_path: {work.folder}/v.h5:/notes: holds Python objects, which are never loaded: save plain "
+        f"numbers; or name one that fits, as {work.folder}/v.h5:/raw"
+    )
     group = zarr.open_group(str(work.folder / "v.zarr"), mode="w")
     group.create_array("0", shape=(4, 4, 4), dtype="f4", chunks=(4, 4, 4))
     assert work.survey(type="zarr", input_path="v.zarr", slicers=BLOCKS).inputs[0].inside == "0"
