@@ -17,8 +17,11 @@ help: ## say what each target does
 
 setup: $(VENV)/dev.stamp ## install rml and what its development needs into .venv
 
-demo: $(VENV)/runtime.stamp ## train a network on images of handwritten digits (below demo/)
+demo: $(VENV)/demo.stamp ## learn handwritten digits, and the grey matter of a brain from slices and bricks (below demo/)
 	$(BIN)/rml run data_samples/digits.json
+	$(BIN)/python data_samples/make_brain.py
+	$(BIN)/rml run data_samples/brain_slices.json
+	$(BIN)/rml run data_samples/brain_bricks.json
 
 test: $(VENV)/dev.stamp ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
@@ -50,6 +53,11 @@ $(VENV)/runtime.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing rml into $(VENV) (a minute or two, once)"
 	@$(PIP) -e .
 	@touch $@
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "installing rml and what holds a brain into $(VENV) (a minute or two, once)"
+	@$(PIP) -e ".[demo]"
+	@touch $(VENV)/runtime.stamp $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing rml and its development tools into $(VENV) (a few minutes, once)"
