@@ -17,7 +17,7 @@ import pytest
 import rich
 
 from flows.console import Bar, line_of, say_written
-from rml_core.engine.progress import Progress
+from rml_core.engine.progress import Blocks, Progress
 from tasks.evaluate import EvaluatedEpoch
 from tasks.ranks import Ranks
 from tasks.train_epoch import TrainedEpoch
@@ -167,3 +167,17 @@ def test_the_bar_knows_the_time_that_is_left(terminal: tuple[io.StringIO, list[f
     shown = CODES.sub("", text.getvalue())
     assert re.search(r"epoch 2/5 [━╸╺ ]+ +\d+/100 loss 0\.5  640 samples/s -:--:--", shown), shown
     assert re.search(r"epoch 2/5 [━╸╺ ]+ 40/100 loss 0\.25  128 samples/s 0:00:30", shown), shown
+
+
+def test_the_bar_of_a_volume_ends_with_its_last_block(terminal: tuple[io.StringIO, list[float]]):
+    text, clock = terminal
+    bar = Bar(1)
+    for done, seconds in ((20, 2.0), (40, 4.0), (100, 10.0)):
+        clock[0] = seconds
+        bar(Blocks("evaluate epoch 1", done, 100, done * 1_000_000, seconds))
+    assert bar._bar is None
+    bar(Blocks("assemble prediction.h5", 1, 3, 0, 1.0))
+    bar.end()
+    shown = CODES.sub("", text.getvalue())
+    assert re.search(r"evaluate epoch 1 [━╸╺ ]+ 100/100 10 MB/s 0:00:00", shown), shown
+    assert re.search(r"assemble prediction.h5 [━╸╺ ]+ 1/3 +-:--:--", shown), shown
