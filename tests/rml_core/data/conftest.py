@@ -65,7 +65,7 @@ class Workplace:
         order = {k: keys.pop(k) for k in ("start", "rank", "world_size", "epoch", "seed") if k in keys}
         prepared = self.prepare(**keys)
         settings = {"epoch": 1, "seed": 0, "shuffle": True, **order}
-        samples = (Slices if prepared.grids else Samples)(prepared, mapped)
+        samples = Slices(prepared, mapped, cache_bytes=1 << 22) if prepared.grids else Samples(prepared, mapped)
         return list(batches(samples, batch_size=prepared.batch_size, training=training, threads=threads, **settings))
 
     def save(self, kind: str, name: str, arrays: dict[str, Any]) -> str:
