@@ -206,7 +206,7 @@ class Slices(Source):
         if room.shares:
             self._fill_line(indices, room.inputs, training)
         for row, index in enumerate(indices.tolist() if self._targets is not None or not room.shares else ()):
-            inputs, targets, kept = (None if array is None else array[row] for array in room)
+            inputs, targets, kept = (None if array is None else array[row, ...] for array in room)
             into = Row(inputs, targets, kept, cut=room.shares)
             self._make(index, into, seed, epoch, training)
 
