@@ -200,9 +200,14 @@ def order_of(grid: SliceGrid, layouts: Sequence[tuple[tuple[int, ...], int]]) ->
         return [*cuts[:number], changed, *cuts[number + 1 :]]
 
     most = WINDOW // RUNS
-    while taken(cuts) > most and not all(cut.each for cut in cuts):
-        shares = [0.0 if cut.each else cut.length / cut.axis.stride for cut in cuts]
-        cuts = scaled(shares.index(max(shares)), 0.5)
+    while taken(cuts) > most:
+        # Runs that share their chunks with others cost as much as before, each.
+        shorter = [
+            made for number, cut in enumerate(cuts) if not cut.each and taken(made := scaled(number, 0.5)) < taken(cuts)
+        ]
+        if not shorter:
+            break
+        cuts = min(shorter, key=taken)
     while True:
         shares = [
             0.0 if cut.count == 1 else cut.touched(block) / cut.own for cut, block in zip(cuts, blocks, strict=True)

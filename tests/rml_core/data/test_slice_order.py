@@ -136,6 +136,17 @@ def test_planes_across_chunks_read_each_once_a_window(monkeypatch, thin):
     assert np.abs(np.diff(first)).mean() > 100
 
 
+@pytest.mark.parametrize("thin", [0, 1, 2])
+def test_planes_whose_chunks_fill_half_a_window_share_them_too(monkeypatch, thin):
+    """A layer of chunks is then more than the part of a window that a run should be: it stays one run."""
+    monkeypatch.setattr(slice_order, "WINDOW", 2 * 64 * 64 * 16 * 2)
+    axes = [Axis(64, 64, 64)] * 3
+    axes[thin] = Axis(128, 1, 1)
+    order = order_of(SliceGrid("set", tuple(axes)), [((16, 16, 16), 2)])
+    assert order.runs == 2
+    assert chunks_read(order, (16, 16, 16), slice_order.WINDOW // (16**3 * 2)) <= 1.05
+
+
 def test_overlapping_bricks_share_what_they_read(monkeypatch):
     monkeypatch.setattr(slice_order, "WINDOW", 128 * 16**3)
     grid = SliceGrid("set", tuple(Axis(256, 16, 8) for _ in range(3)))
