@@ -228,8 +228,16 @@ def _targets(found: Survey, file: RunFile) -> list[Problem]:
         what = "is missing: training needs targets"
         if file.data.targets is None:
             remedy = '"labels" where the folders are the classes; otherwise what the files in target_path are'
+            if file.data.slicers:
+                remedy = "what the array in target_path is; it is cut as the inputs are"
             return [Problem(f"{ROOT}.data.target_type", what, remedy=remedy)]
-        return [Problem(f"{ROOT}.data.target_path", what, remedy="name the folder that has them")]
+        return [
+            Problem(
+                f"{ROOT}.data.target_path",
+                what,
+                remedy=f"name the {'file' if file.data.slicers else 'folder'} that has them",
+            )
+        ]
     if found.role == "test" and found.target is not None and file.loss is None and file.data.input_path is None:
         key = "target_type" if found.target.kind == "labels" else "test_target_path"
         named = "random_patches" if file.data.makes_targets else f"{ROOT}.data.{key}"

@@ -170,6 +170,16 @@ def test_the_outfile_is_not_what_is_read(section: Section, tmp_path: Path, name:
     )
 
 
+def test_training_needs_targets(section: Section):
+    for key in ("target_path", "test_target_path", "target_is_mask"):
+        del section["data"][key]
+    missing = "is missing: training needs targets"
+    assert refused(section) == f"{DATA}.target_path: {missing}\n    name the file that has them"
+    section["data"]["input_type"] = section["data"].pop("type")
+    remedy = "    what the array in target_path is; it is cut as the inputs are"
+    assert refused(section) == f"{DATA}.target_type: {missing}\n{remedy}"
+
+
 def test_problems_of_both_volumes_at_once(section: Section, tmp_path: Path):
     np.save(tmp_path / "m.npy", np.zeros((8, 6, 5), "u1"))
     np.save(tmp_path / "w.npy", np.zeros((9, 7), "f4"))
