@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +48,15 @@ def interleaved(
             if measured is not None:
                 times.append(measured())
     return min(ours), min(theirs) if baseline else None
+
+
+def in_turns(sides: Mapping[str, Callable[[], dict[str, float]]], rounds: int) -> dict[str, dict[str, float]]:
+    """Of each side, every figure's smallest of `rounds`. They take turns; every other round goes backwards."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for turn in range(rounds):
+        for name in list(sides)[:: -1 if turn % 2 else 1]:
+            found[name].append(sides[name]())
+    return {name: {key: min(one[key] for one in each) for key in each[0]} for name, each in found.items()}
 
 
 def compare(

@@ -82,6 +82,34 @@ def unet_json(size: int) -> list[Layer]:
     return [*layers, _convolution("region", source, REGIONS, "log_softmax", size=1)]
 
 
+def unet3d_json(size: int) -> list[Layer]:
+    """Çiçek et al. (arXiv:1606.06650) with two levels and a bottom, "same" padding and two classes a voxel."""
+
+    def convolution(name: str, source: str, filters: int, activation: str = "relu", size: int = 3) -> Layer:
+        sizes = [size, size, size]
+        return _layer("Conv3D", name, source, filters=filters, kernel_size=sizes, padding="same", activation=activation)
+
+    layers, source = [_layer("InputLayer", "volume", batch_input_shape=[None, size, size, size, 1])], "volume"
+    for level, width in enumerate((8, 16), start=1):
+        layers += [
+            convolution(f"down_{level}a", source, width),
+            convolution(f"down_{level}b", f"down_{level}a", width),
+            _layer("MaxPooling3D", f"pool_{level}", f"down_{level}b", pool_size=[2, 2, 2]),
+        ]
+        source = f"pool_{level}"
+    layers += [convolution("bottom_a", source, 32), convolution("bottom_b", "bottom_a", 32)]
+    source = "bottom_b"
+    for level, width in ((2, 16), (1, 8)):
+        layers += [
+            _layer("Conv3DTranspose", f"grow_{level}", source, filters=width, kernel_size=[2, 2, 2], strides=[2, 2, 2]),
+            _layer("Concatenate", f"join_{level}", f"down_{level}b", f"grow_{level}", axis=-1),
+            convolution(f"up_{level}a", f"join_{level}", width),
+            convolution(f"up_{level}b", f"up_{level}a", width),
+        ]
+        source = f"up_{level}b"
+    return [*layers, convolution("region", source, REGIONS, "log_softmax", size=1)]
+
+
 class UNet(nn.Module):
     """(N, 1, H, W) to log-probabilities (N, 2, H, W); H and W are multiples of 8."""
 
