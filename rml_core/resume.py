@@ -27,6 +27,10 @@ FREE = {
     "early_stopping",
     "checkpoints",
     "data.test_output_path",
+    "data.hdf5_outfile",
+    "data.hdf5_precision",
+    "data.hdf5_output",
+    "data.overlap_blend",
     "data.preload",
     "data.test_batch_size",
 }
@@ -109,5 +113,17 @@ def _differences(earlier: dict[str, Any], now: dict[str, Any], path: str = "") -
         before, after = earlier[key], now[key]
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, f"{place}.")
+        elif _are_sections(before, after):
+            for number, (one, other) in enumerate(zip(before, after, strict=True)):
+                yield from _differences(one, other, f"{place}[{number}].")
         elif before != after:
             yield f"{place} was {shown(before)} and is {shown(after)}"
+
+
+def _are_sections(before: Any, after: Any) -> bool:
+    """Whether two lists have sections of the same keys at each place, which differ by these keys."""
+    lists = isinstance(before, list | tuple) and isinstance(after, list | tuple) and len(before) == len(after)
+    return lists and all(
+        isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys()
+        for one, other in zip(before, after, strict=True)
+    )
