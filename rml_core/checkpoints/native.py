@@ -20,6 +20,7 @@ from rml_core.checkpoints.content import damaged, is_whole
 from rml_core.checkpoints.torch_files import header, is_checkpoint, load
 from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused, RunFailed
+from rml_core.config.unfinished import remove_leftovers, unfinished
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
@@ -56,20 +57,20 @@ def write(state: Mapping[str, object], path: AnyPath) -> None:
             raise _not_written(path, error) from error
         return
     remove_leftovers(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    making = unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with unfinished.open("wb") as file:
+            with making.open("wb") as file:
                 _save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            unreadable = torch.serialization.get_unsafe_globals_in_checkpoint(unfinished)
+            unreadable = torch.serialization.get_unsafe_globals_in_checkpoint(making)
             if unreadable:
                 raise TypeError(f"a checkpoint holds plain values and tensors, not {', '.join(unreadable)}")
-            os.replace(unfinished, path)
+            os.replace(making, path)
         except BaseException:
-            unfinished.unlink(missing_ok=True)
+            making.unlink(missing_ok=True)
             raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -113,17 +114,6 @@ class _Writer:
         self.file.flush()
 
 
-def remove_leftovers(path: Path) -> None:
-    """A process that was killed while it wrote `path` left its unfinished file behind."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        try:
-            os.kill(int(leftover.suffix[1:]), 0)
-        except ProcessLookupError:
-            leftover.unlink(missing_ok=True)
-        except (ValueError, OSError):
-            continue
-
-
 def read(path: AnyPath, where: str) -> dict[str, Any]:
     """A whole checkpoint, on the CPU. Nothing in it is executed.
 
@@ -159,13 +149,13 @@ def begin(folder: AnyPath, run_id: str, started: float) -> None:
                 local.write_text(text)
             return
         remove_leftovers(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+        making = unfinished(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            unfinished.write_text(text)
-            os.replace(unfinished, path)
+            making.write_text(text)
+            os.replace(making, path)
         except OSError:
-            unfinished.unlink(missing_ok=True)
+            making.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise _not_written(path, error) from error

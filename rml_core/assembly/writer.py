@@ -1,0 +1,107 @@
+"""Predictions of slices come in here, batch by batch, and leave as one file."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rml_core.assembly.blend import Array, Blend
+from rml_core.assembly.finishing import Finished, Finishing, Score, totalled
+from rml_core.assembly.layout import Assembly, Outfile
+from rml_core.assembly.regions import Regions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Way(Protocol):
+    """How sums are made of predictions: `ring` or `spool`."""
+
+    def add(self, number: int, start: int, numbers: Array, outputs: Array) -> None: ...
+
+    def end(self) -> list[tuple[int, Finished]]: ...
+
+    def discard(self) -> None: ...
+
+
+# way(blends, finishing, folder): `folder` has room beside the file.
+MakeWay = Callable[[tuple[Blend, ...], Finishing, Path], Way]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A file that is whole. `counts`: by slice set, of the `Score`. `beyond`: how many finite numbers were too large
+    for half precision."""
+
+    nbytes: int
+    beyond: int = 0
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Assembler:
+    """Takes predictions while inference goes on. `way` says who adds and writes; `score` judges what is written.
+
+    Raises:
+        RunFailed: there is no room for the file, or it cannot be written.
+    """
+
+    def __init__(self, assembly: Assembly, way: MakeWay, score: Score | None = None, mapped: bool = True):
+        self.assembly = assembly
+        self._outfile = Outfile(assembly)
+        self._firsts = [0, *accumulate(grid.count for grid in assembly.grids)]
+        self._taken = 0
+        try:
+            blends = tuple(Blend(Regions(grid, assembly.channels), assembly.blend) for grid in assembly.grids)
+            finishing = Finishing(assembly, self._outfile.layout, mapped, score)
+            self._way = way(blends, finishing, self._outfile.folder)
+        except BaseException:
+            self._outfile.discard()
+            raise
+
+    def add(self, indices: Array, outputs: Tensor) -> None:
+        """outputs (N, channels, *sample) of the slices `indices`, numbered through all sets: a batch of one set. Sets
+        come one after the other, the slices of each as `grid.in_order` has them, but for their order in the batch.
+
+        `outputs` must not change afterwards. Waits while too much is under way.
+        """
+        arrays = outputs.detach().float().cpu().numpy()
+        number = bisect_right(self._firsts, self._taken) - 1
+        first = self._firsts[number]
+        try:
+            self._way.add(number, self._taken - first, np.asarray(indices) - first, arrays)
+        except OSError as error:
+            raise self._outfile.failure(error) from error
+        self._taken += len(arrays)
+
+    def finish(self) -> Assembled:
+        """Wait for all that is under way; the file appears under its name. Raises `RunFailed`."""
+        try:
+            if self._taken != self._firsts[-1]:
+                raise ValueError(f"{self._taken} predictions of {self._firsts[-1]}")
+            done = self._way.end()
+            self._outfile.appear()
+        except OSError as error:
+            raise self._outfile.failure(error) from error
+        finally:
+            self._outfile.discard()
+        names = [grid.name for grid in self.assembly.grids]
+        counts = {
+            name: totalled([each.counts for at, each in done if at == number and each.counts is not None])
+            for number, name in enumerate(names)
+        }
+        return Assembled(
+            sum(each.nbytes for _, each in done),
+            sum(each.beyond for _, each in done),
+            {name: each for name, each in counts.items() if each},
+        )
+
+    def discard(self) -> None:
+        """Leave nothing; a file of that name stays as it was. Once finished there is nothing to leave."""
+        self._way.discard()
+        self._outfile.discard()

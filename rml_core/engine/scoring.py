@@ -1,0 +1,91 @@
+"""Figures over an assembled prediction, each of its voxels counted once, a region at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rml_core.config.target import Target
+from rml_core.data.masks import Mapped, to_classes
+from rml_core.data.prepared import Prepared
+from rml_core.data.volumes import Volume
+from rml_core.engine.metrics import Metric, metrics_for
+from rml_core.slicers.grid import Axis, Box
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The figures of an evaluation of `test`, against its target volume. `source`, `ignored`: as `metrics_for` takes
+    them; `ignore_index`: the raw value that stands for no class. It can be pickled."""
+
+    test: Prepared
+    target: Target
+    channels: int
+    source: str
+    mapped: Mapped
+    ignored: int | None
+    ignore_index: int | None
+    cache_bytes: int
+
+    @classmethod
+    def fits(cls, test: Prepared) -> bool:
+        """Whether what the network is held against lies, number by number, in a volume."""
+        chain = test.data.target_chain
+        return test.targets is not None and chain.leading == 0 and chain.gathers(training=False)
+
+    def __call__(self, number: int, at: Box, values: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Counts of the prediction `values` (C, *at) of slice set `number`; voxels in gaps do not count. None: there
+        are no others. Raises `RunFailed` where the targets cannot be read."""
+        grid = self.test.grids[number]
+        covered = [_covered(axis, part) for axis, part in zip(grid.axes, at, strict=True)]
+        if not all(len(each) for each in covered):
+            return None
+        target = self._volume().read(at)
+        if any(len(each) < part.stop - part.start for each, part in zip(covered, at, strict=True)):
+            values = values[np.ix_(np.arange(len(values)), *covered)]
+            target = target[np.ix_(np.arange(len(target)), *covered)]
+        metric = self.metric()
+        with torch.inference_mode():
+            metric.update(torch.from_numpy(values)[None], self._held_against(target))
+        return metric.state()
+
+    def figures(self, counts: Mapping[str, Any]) -> dict[str, Any]:
+        """What `counts`, added up over regions, say."""
+        return self.metric().result(counts)
+
+    def metric(self) -> Metric:
+        names = self.test.classes if self.target.kind == "labels" else self.mapped
+        return metrics_for((self.channels,), self.target, self.source, self.ignored, names)
+
+    def _held_against(self, raw: np.ndarray[Any, Any]) -> torch.Tensor:
+        """A part of the targets' volume, (C, *space), as a batch of one for the metric."""
+        if self.target.kind == "mask":
+            return torch.from_numpy(to_classes(raw[0], self.mapped, self.ignore_index))[None]
+        ending = self.test.data.target_chain.ending(training=False)
+        return torch.from_numpy(np.moveaxis(ending.apply(np.moveaxis(raw, 0, -1)), -1, 0))[None]
+
+    def _volume(self) -> Volume:
+        with _OPENING:
+            volume = self.__dict__.get("_opened")
+            if volume is None:
+                volume = self.test.volume("targets", self.cache_bytes)
+                self.__dict__["_opened"] = volume
+            return volume
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}
+
+
+def _covered(axis: Axis, part: slice) -> np.ndarray[Any, Any]:
+    """The voxels of `part`, from 0, that some slice has."""
+    voxels = np.arange(part.start, part.stop)
+    last = np.minimum(voxels // axis.stride, axis.count - 1)
+    return np.flatnonzero(voxels - last * axis.stride < axis.size)
+
+
+_OPENING = threading.Lock()

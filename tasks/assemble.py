@@ -1,0 +1,135 @@
+"""Assemble the predictions of slices: begun before they are made, fed while inference goes on, finished as a phase."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rml_core.engine.log import LogFiles, append, metrics_line
+from tasks import ranks
+from tasks.evaluate import AssembledEpoch
+from tasks.progress import log, publish
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from rml_core.assembly.layout import Assembly
+    from rml_core.assembly.writer import Assembler, MakeWay
+    from rml_core.engine.rank import Setup
+    from rml_core.engine.scoring import Scoring
+
+# The decoded chunks of the targets that assembled predictions are held against: of what a run may hold.
+CACHE_SHARE = 16
+
+
+@dataclass(frozen=True)
+class Assembling:
+    """A handle: what is being assembled of one evaluation. It is never cached."""
+
+    id: str
+
+
+@dataclass
+class _Live:
+    assembly: Assembly
+    scoring: Scoring | None
+    scheduler: str | None
+    stack: ExitStack
+    assembler: Assembler | None = None
+
+
+_live: dict[str, _Live] = {}
+
+
+def begin(assembly: Assembly, setup: Setup, scheduler: str | None) -> Assembling:
+    """Note what is to be assembled of an evaluation of `setup`; nothing is made before it begins. `scheduler`: the
+    Dask cluster that does it; None: threads of this process."""
+    handle = Assembling(uuid.uuid4().hex)
+    _live[handle.id] = _Live(assembly, _scoring(setup), scheduler, ExitStack())
+    return handle
+
+
+def add(assembling: Assembling, numbers: np.ndarray[Any, Any], predictions: Tensor) -> None:
+    """Take what was predicted of a batch of slices, (N, C, ...). Waits while too much is under way.
+
+    Raises:
+        RunFailed: there is no room for the file, it cannot be written.
+    """
+    _assembler(_live[assembling.id]).add(numbers, predictions)
+
+
+def assemble(stage: ranks.Stage, assembling: Assembling, epoch: int, logs: LogFiles | None) -> AssembledEpoch:
+    """Finish what evaluation has begun: the file appears, its figures go to the run's history and the log.
+
+    Raises:
+        RunFailed: the file cannot be written.
+    """
+    live = _live[assembling.id]
+    assembled = _assembler(live).finish()
+    figures = {}
+    if live.scoring is not None:
+        figures = {name: live.scoring.figures(counts) for name, counts in assembled.counts.items()}
+    if assembled.beyond:
+        log.warning(
+            f"{assembled.beyond} numbers of {live.assembly.path} are beyond what half precision holds, 65504: "
+            'they are infinite there; hdf5_precision "single" keeps them'
+        )
+    row = next((row for row in ranks.history(stage.ranks) if row["epoch"] == epoch), {"epoch": epoch})
+    if figures:
+        row = {**row, "assembled": figures}
+        ranks.record(stage.ranks, row)
+    if logs is not None:
+        append(logs.metrics, [metrics_line({**row, **ranks.measured(stage.ranks)})])
+    done = AssembledEpoch(stage.ranks, epoch, figures)
+    publish(done)
+    return done
+
+
+def discard(assembling: Assembling) -> None:
+    """Let go of it; what is not whole leaves nothing."""
+    live = _live.pop(assembling.id, None)
+    if live is not None:
+        with live.stack:
+            if live.assembler is not None:
+                live.assembler.discard()
+
+
+def _assembler(live: _Live) -> Assembler:
+    from rml_core.assembly.writer import Assembler
+
+    if live.assembler is None:
+        live.assembler = Assembler(live.assembly, _on_threads(live.stack), live.scoring)
+    return live.assembler
+
+
+def _scoring(setup: Setup) -> Scoring | None:
+    """What holds the prediction against the targets, where there are any that lie in a volume."""
+    from rml_core.config.limits import memory_limit
+    from rml_core.engine.scoring import Scoring
+
+    test, target = setup.test, setup.target
+    if test is None or test.target is None or target is None or setup.fitted is None or not Scoring.fits(test):
+        return None
+    return Scoring(
+        test=test,
+        target=target,
+        channels=setup.network.output_shape[0] or 1,
+        source=setup.fitted.source,
+        mapped=setup.mask_mapping,
+        ignored=setup.loss.ignored(target) if setup.loss is not None else None,
+        ignore_index=getattr(setup.loss, "ignore_index", None),
+        cache_bytes=memory_limit() // CACHE_SHARE,
+    )
+
+
+def _on_threads(stack: ExitStack) -> MakeWay:
+    from rml_core.assembly.ring import MOST_STRIPES, Ring
+    from rml_core.config.limits import memory_limit
+
+    count = min(ranks.threads(), MOST_STRIPES)
+    pool = stack.enter_context(ThreadPoolExecutor(count, "rml-assembler"))
+    return lambda blends, finishing, folder: Ring(blends, finishing, pool.submit, count, memory_limit(), folder)
