@@ -6,13 +6,13 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rml_core.engine.progress import Blocks, Progress
-from tasks.evaluate import EvaluatedEpoch
+from tasks.evaluate import AssembledEpoch, EvaluatedEpoch
 from tasks.progress import listening, log
 from tasks.train_epoch import TrainedEpoch
 
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
 
 
-def line_of(trained: TrainedEpoch | None, evaluated: EvaluatedEpoch | None, last: int) -> str:
-    """`epoch 3/12  loss 0.2718  test loss 0.3141  accuracy 0.9500  1234 samples/s`; either may be missing."""
+def line_of(
+    trained: TrainedEpoch | None,
+    evaluated: EvaluatedEpoch | None,
+    last: int,
+    assembled: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """`epoch 3/12  loss 0.2718  test loss 0.3141  accuracy 0.9500  assembled bricks 0.9600  1234 samples/s`; what there
+    is of it. `assembled`: figures of each set's assembled volume."""
     parts = []
     if trained is not None:
         parts += [f"epoch {trained.epoch}/{last}", f"loss {trained.loss:.4g}"]
@@ -33,28 +39,44 @@ def line_of(trained: TrainedEpoch | None, evaluated: EvaluatedEpoch | None, last
         parts.append(f"test loss {evaluated.loss:.4g}")
     if evaluated is not None and math.isfinite(evaluated.accuracy):
         parts.append(f"accuracy {evaluated.accuracy:.4f}")
+    sets = [f"{name} {figure}" for name, figures in (assembled or {}).items() if (figure := _figure(figures))]
+    if sets:
+        parts.append(f"assembled {', '.join(sets)}")
     parts += [f"{each.samples_per_s:.0f} samples/s" for each in (trained, evaluated) if each is not None][:1]
     return "  ".join(parts)
 
 
-class EpochLines:
-    """Logs a line an epoch; `evaluates`: an evaluation completes it."""
+def _figure(figures: Mapping[str, Any]) -> str:
+    """The one that says most of an assembled volume; "": there is none."""
+    if math.isfinite(figures.get("accuracy", math.nan)):
+        return f"{figures['accuracy']:.4f}"
+    return f"mae {figures['mae']:.4g}" if "mae" in figures else ""
 
-    def __init__(self, last: int, evaluates: bool):
-        self.last, self.evaluates = last, evaluates
+
+class EpochLines:
+    """Logs a line an epoch; an evaluation completes it where the run `evaluates`, or the assembly of what was predicted
+    where it `assembles`."""
+
+    def __init__(self, last: int, evaluates: bool, assembles: bool = False):
+        self.last, self.evaluates, self.assembles = last, evaluates, assembles
         self._trained: TrainedEpoch | None = None
+        self._evaluated: EvaluatedEpoch | None = None
 
     def __call__(self, event: object) -> None:
         if isinstance(event, TrainedEpoch) and not event.batch:
             self._trained = event
             if not self.evaluates:
-                self._log(None)
+                self._log()
         elif isinstance(event, EvaluatedEpoch):
-            self._log(event)
+            self._evaluated = event
+            if not self.assembles:
+                self._log()
+        elif isinstance(event, AssembledEpoch):
+            self._log(event.figures)
 
-    def _log(self, evaluated: EvaluatedEpoch | None) -> None:
-        log.info(line_of(self._trained, evaluated, self.last))
-        self._trained = None
+    def _log(self, assembled: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        log.info(line_of(self._trained, self._evaluated, self.last, assembled))
+        self._trained = self._evaluated = None
 
 
 class Bar:

@@ -73,7 +73,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
         device_named(checked.run.file.device)
     do = _saying_where(do)
     places = Places.of(checked)
-    lines = EpochLines(checked.run.file.num_epochs, checked.test is not None)
+    lines = EpochLines(checked.run.file.num_epochs, checked.test is not None, places.prediction is not None)
     with claimed(places.make(), places.replaced), listening(lines):
         section = checked.run.file.checkpoints
         resuming = resuming or (section.resume if section is not None else None)
@@ -112,6 +112,11 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             log.start(places.logs, *at, evaluates=checked.test is not None)
         with _closing(stage.ranks), deferred(lambda: ranks.stop(stage.ranks)) as interruption:
             file = checked.run.file
+            assembling = None
+            if places.prediction is not None:
+                from flows.assembling import beginning
+
+                assembling = beginning(checked, places, setup, scheduler)
             loop = Loop(
                 run_id=setup.run_id,
                 optimizer=file.optimizer,
@@ -122,6 +127,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
                 logs=places.logs,
                 debug=places.debug,
                 debug_interval=file.debug_interval,
+                assembling=assembling,
             )
             run_groups(loop, planned.groups, stage, do, interruption)
             return Outcome(

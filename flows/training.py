@@ -23,6 +23,7 @@ from tasks.train_epoch import TrainedEpoch, train_epoch
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
+    from tasks.assemble import Assembling
 
 # Calls a phase's function: do(name, function, *arguments).
 Do = Callable[..., Any]
@@ -46,6 +47,8 @@ class Loop:
     logs: LogFiles | None
     debug: Path | None
     debug_interval: int
+    # What assembles the predictions of an epoch, started; None: nothing does.
+    assembling: Callable[[Epoch], Assembling] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +105,28 @@ def _epoch(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interrupt
     if epoch.train is not None and interruption.signal is not None:
         return _interrupted(loop, stage, do)
     if epoch.evaluate is not None:
-        output = loop.output / f"output_{epoch.number}.h5" if loop.output is not None else None
-        stage = do(epoch.evaluate.name, evaluate, stage, epoch.number, output, loop.logs)
+        stage = _evaluate(loop, epoch, stage, interruption, do)
         if interruption.signal is not None:
             return _interrupted(loop, stage, do) if epoch.train is not None else Ended(stage.ranks, "interrupted")
         stage = _judge(loop, epoch, stage, do)
+    return stage
+
+
+def _evaluate(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interruption, do: Do) -> ranks.Stage:
+    """Evaluate, and assemble what was predicted; of an evaluation that is interrupted nothing stays."""
+    assert epoch.evaluate is not None
+    output = loop.output / f"output_{epoch.number}.h5" if loop.output is not None else None
+    if loop.assembling is None or epoch.assemble is None:
+        return do(epoch.evaluate.name, evaluate, stage, epoch.number, output, loop.logs)
+    from tasks.assemble import assemble, discard
+
+    assembling = loop.assembling(epoch)
+    try:
+        stage = do(epoch.evaluate.name, evaluate, stage, epoch.number, output, loop.logs, assembling)
+        if interruption.signal is None:
+            stage = do(epoch.assemble.name, assemble, stage, assembling, epoch.number, loop.logs)
+    finally:
+        discard(assembling)
     return stage
 
 

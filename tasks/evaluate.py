@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rml_core.engine.log import LogFiles, append, metrics_line, test_line
 from tasks import ranks
@@ -11,6 +12,7 @@ from tasks.progress import log, publish
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
+    from tasks.assemble import Assembling
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,31 @@ class EvaluatedEpoch(ranks.Stage):
     samples_per_s: float
 
 
-def evaluate(stage: ranks.Stage, epoch: int, output: AnyPath | None, logs: LogFiles | None) -> EvaluatedEpoch:
-    """One pass over the test samples; predictions go to `output`, figures to the logs and the run's history."""
-    result = ranks.evaluate(stage.ranks, epoch, output, publish)
+@dataclass(frozen=True)
+class AssembledEpoch(ranks.Stage):
+    """What an evaluation predicted is in one file. `figures`: of the assembled volume of each slice set."""
+
+    epoch: int
+    figures: dict[str, dict[str, Any]]
+
+
+def evaluate(
+    stage: ranks.Stage,
+    epoch: int,
+    output: AnyPath | None,
+    logs: LogFiles | None,
+    assembling: Assembling | None = None,
+) -> EvaluatedEpoch:
+    """One pass over the test samples; predictions go to `output`, figures to the logs and the run's history.
+
+    `assembling`: takes the predictions too, and completes the epoch's figures when all of them are there.
+    """
+    take = None
+    if assembling is not None:
+        from tasks.assemble import add
+
+        take = partial(add, assembling)
+    result = ranks.evaluate(stage.ranks, epoch, output, publish, take)
     for line in ranks.warnings(stage.ranks):
         log.warning(line)
     rate = result.samples / max(result.seconds, 1e-9)
@@ -41,6 +65,7 @@ def evaluate(stage: ranks.Stage, epoch: int, output: AnyPath | None, logs: LogFi
     if logs is not None:
         measured = ranks.measured(stage.ranks)
         append(logs.test, [test_line(epoch, measured["time_s"], loss, accuracy)])
-        append(logs.metrics, [metrics_line({**row, **measured})])
+        if assembling is None:
+            append(logs.metrics, [metrics_line({**row, **measured})])
     publish(evaluated)
     return evaluated

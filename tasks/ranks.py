@@ -17,7 +17,7 @@ from rml_core.config.problem import Problem, Refused
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
     from rml_core.engine.epoch import Sums
-    from rml_core.engine.evaluation import Evaluated, Gallery
+    from rml_core.engine.evaluation import Evaluated, Gallery, Take
     from rml_core.engine.progress import Blocks, Progress
     from rml_core.engine.rank import Rank, Setup
 
@@ -92,9 +92,14 @@ def train_epoch(ranks: Ranks, number: int, report: Callable[[Progress], None]) -
 
 
 def evaluate(
-    ranks: Ranks, number: int, output: AnyPath | None, report: Callable[[Blocks], None] | None = None
+    ranks: Ranks,
+    number: int,
+    output: AnyPath | None,
+    report: Callable[[Blocks], None] | None = None,
+    take: Take | None = None,
 ) -> Evaluated:
-    (evaluated,) = [rank.evaluate(number, output, report) for rank in _live[ranks.id]]
+    """One pass over the test samples; `output` and `take` are given the predictions."""
+    (evaluated,) = [rank.evaluate(number, output, report, take) for rank in _live[ranks.id]]
     return evaluated
 
 

@@ -18,8 +18,12 @@ from rml_core.engine.predictions import Predictions
 from rml_core.engine.step import Penalty, penalised
 
 if TYPE_CHECKING:
+    from rml_core.assembly.writer import Assembler
     from rml_core.config.paths import AnyPath
     from rml_core.loss.section import Objective
+
+# take(numbers of the samples, predictions (N, C, ...))
+Take = Callable[[np.ndarray, Tensor], None]
 
 # As many samples as a page of pictures can show, no side longer than a thumbnail's.
 GALLERY = 32
@@ -87,11 +91,13 @@ def evaluate(
     places: Sequence[str] | None = None,
     penalty: Penalty | None = None,
     report: Callable[[int, int, float], None] | None = None,
+    take: Take | None = None,
 ) -> Evaluated:
     """Run `network` over `batches`. Nothing of a pass that is stopped stays behind. `places`: the names that the
-    gallery has, where these say more.
+    gallery has, where these say more. `assembler` gets the predictions too, and is left to who has it.
 
-    `report(samples, bytes, seconds)` is called behind each batch with what has been predicted until then.
+    `report(samples, bytes, seconds)` is called behind each batch with what has been predicted until then, and
+    `take(numbers, predictions)` with the batch's own, as they are on the network's device.
     """
     network.eval()
     began = time.perf_counter()
@@ -111,6 +117,10 @@ def evaluate(
                         metric.update(result, targets, kept)
             samples += len(batch.indices)
             predictions.add(batch.indices, result)
+            if assembler is not None:
+                assembler.add(batch.indices, result)
+            if take is not None:
+                take(batch.indices, result)
             gallery.add(batch, result, places if places is not None else names)
             if report is not None:
                 predicted += result.nbytes

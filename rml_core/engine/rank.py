@@ -27,7 +27,7 @@ from rml_core.data.samples import Samples
 from rml_core.data.slices import Slices
 from rml_core.data.source import Source
 from rml_core.engine import debug, epoch, state, weights
-from rml_core.engine.evaluation import Evaluated, Gallery, evaluate
+from rml_core.engine.evaluation import Evaluated, Gallery, Take, evaluate
 from rml_core.engine.memory import keep_what_is_freed, most_held_mb
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision, device_named
@@ -39,6 +39,7 @@ from rml_core.loss import Fitted, LossSection
 from rml_core.optimizer import OptimizerSection
 
 if TYPE_CHECKING:
+    from rml_core.assembly.writer import Assembler
     from rml_core.config.paths import AnyPath
 
 # Of what a run may hold (`memory_limit`): the decoded chunks of volumes that are trained on in any order, of those that
@@ -211,10 +212,14 @@ class Rank:
         return self.setup.optimizer.learning_rate_of(number)
 
     def evaluate(
-        self, number: int, output: AnyPath | None, report: Callable[[Blocks], None] | None = None
+        self,
+        number: int,
+        output: AnyPath | None,
+        report: Callable[[Blocks], None] | None = None,
+        take: Take | None = None,
     ) -> Evaluated:
-        """One pass over the test samples; `output`: the HDF5 file for predictions. `report` is told how far it is,
-        where samples are slices."""
+        """One pass over the test samples; `output`: the HDF5 file for predictions, which `take` is given too. `report`
+        is told how far it is, where samples are slices."""
         setup = self.setup
         assert setup.test is not None
         count = setup.test.count
@@ -253,10 +258,12 @@ class Rank:
                 names=self._samples["test"].names,
                 places=self._samples["test"].places,
                 output=output,
+                assembler=assembler,
                 gallery=self.gallery,
                 stop=self._stop.is_set,
                 penalty=self.penalty.fixed() if self.penalty is not None else None,
                 report=tell if report is not None and setup.test.grids else None,
+                take=take,
             )
 
     def record(self, row: dict[str, Any]) -> None:
