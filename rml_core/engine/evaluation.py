@@ -18,7 +18,6 @@ from rml_core.engine.predictions import Predictions
 from rml_core.engine.step import Penalty, penalised
 
 if TYPE_CHECKING:
-    from rml_core.assembly.writer import Assembler
     from rml_core.config.paths import AnyPath
     from rml_core.loss.section import Objective
 
@@ -94,7 +93,7 @@ def evaluate(
     take: Take | None = None,
 ) -> Evaluated:
     """Run `network` over `batches`. Nothing of a pass that is stopped stays behind. `places`: the names that the
-    gallery has, where these say more. `assembler` gets the predictions too, and is left to who has it.
+    gallery has, where these say more.
 
     `report(samples, bytes, seconds)` is called behind each batch with what has been predicted until then, and
     `take(numbers, predictions)` with the batch's own, as they are on the network's device.
@@ -117,8 +116,6 @@ def evaluate(
                         metric.update(result, targets, kept)
             samples += len(batch.indices)
             predictions.add(batch.indices, result)
-            if assembler is not None:
-                assembler.add(batch.indices, result)
             if take is not None:
                 take(batch.indices, result)
             gallery.add(batch, result, places if places is not None else names)

@@ -39,7 +39,6 @@ from rml_core.loss import Fitted, LossSection
 from rml_core.optimizer import OptimizerSection
 
 if TYPE_CHECKING:
-    from rml_core.assembly.writer import Assembler
     from rml_core.config.paths import AnyPath
 
 # Of what a run may hold (`memory_limit`): the decoded chunks of volumes that are trained on in any order, of those that
@@ -258,7 +257,6 @@ class Rank:
                 names=self._samples["test"].names,
                 places=self._samples["test"].places,
                 output=output,
-                assembler=assembler,
                 gallery=self.gallery,
                 stop=self._stop.is_set,
                 penalty=self.penalty.fixed() if self.penalty is not None else None,
