@@ -18,13 +18,14 @@ from rml_core.config.target import Target
 from rml_core.data import outfile
 from rml_core.data.files import Shape
 from rml_core.data.shapes import Takes
-from rml_core.data.sliced import Part, shapes_without_data
+from rml_core.data.sliced import Part, padded_to_fit, shapes_without_data
 from rml_core.data.split import split
 from rml_core.data.survey import WHERE, Survey, sample_shape, survey
 from rml_core.layers.graph import Graph, Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted
 from rml_core.run import ROOT, Run, RunFile
+from rml_core.slicers.section import named
 
 Result = TypeVar("Result")
 
@@ -98,7 +99,7 @@ def check(run: Run, app: str | None = None) -> Checked:
     if training is not None and test is not None and (problem := _channels(training, test)) is not None:
         collected.problems.append(problem)
         found = [training]
-    networks = _networks(run.graph, found, collected)
+    networks = _networks(run, found, collected)
     network = networks.get(found[0].sample_shape) if found else None
     fits = []
     for each in found:
@@ -114,7 +115,7 @@ def check(run: Run, app: str | None = None) -> Checked:
         collected.problems += outfile.read_too(file.data, each, run.base)
         if each.role == "test":
             made = [(part, own) for part in each.parts if (own := networks[part.shape]) is not None]
-            collected.problems += outfile.problems(file.data, [_made(part, own) for part, own in made])
+            collected.problems += outfile.problems(file.data, [_made(run, part, own) for part, own in made])
     if training is not None and test is not None:
         collected.problems += _watched(file, test)
     if network is not None:
@@ -163,13 +164,16 @@ def _of_slices(run: Run, collected: Collected) -> Network | None:
     parts = collected.of(shapes_without_data, data, declared[-1] if declared is not None else None, WHERE)
     if not parts:
         return collected.of(infer, run.graph, None) if declared is not None and parts is not None else None
-    networks = [(part, collected.of(infer, run.graph, part.shape)) for part in parts]
-    collected.problems += outfile.problems(data, [_made(part, own) for part, own in networks if own is not None])
+    networks = [(part, _network(run, part, collected)) for part in parts]
+    collected.problems += outfile.problems(data, [_made(run, part, own) for part, own in networks if own is not None])
     return networks[0][1]
 
 
-def _made(part: Part, network: Network) -> outfile.Made:
-    return outfile.Made(part.name, part.shape, network.output_shape)
+def _made(run: Run, part: Part, network: Network) -> outfile.Made:
+    takes, padded = taking(run.graph), None
+    if network.output_shape[1:] != part.shape[1:]:
+        padded = padded_to_fit(run.file.data, part, lambda shape: (takes(shape) or ())[1:] == shape[1:])
+    return outfile.Made(part.name, part.shape, network.output_shape, padded)
 
 
 def taking(graph: Graph) -> Takes:
@@ -231,13 +235,8 @@ def _targets(found: Survey, file: RunFile) -> list[Problem]:
             if file.data.slicers:
                 remedy = "what the array in target_path is; it is cut as the inputs are"
             return [Problem(f"{ROOT}.data.target_type", what, remedy=remedy)]
-        return [
-            Problem(
-                f"{ROOT}.data.target_path",
-                what,
-                remedy=f"name the {'file' if file.data.slicers else 'folder'} that has them",
-            )
-        ]
+        place = "file" if file.data.slicers else "folder"
+        return [Problem(f"{ROOT}.data.target_path", what, remedy=f"name the {place} that has them")]
     if found.role == "test" and found.target is not None and file.loss is None and file.data.input_path is None:
         key = "target_type" if found.target.kind == "labels" else "test_target_path"
         named = "random_patches" if file.data.makes_targets else f"{ROOT}.data.{key}"
@@ -281,18 +280,31 @@ def _channels(training: Survey, test: Survey) -> Problem | None:
     return Problem(f"{ROOT}.data.test_input_path", what, "as many channels in both")
 
 
-def _networks(graph: Graph, found: list[Survey], collected: Collected) -> dict[Shape, Network | None]:
+def _networks(run: Run, found: list[Survey], collected: Collected) -> dict[Shape, Network | None]:
     """The network for the samples of each part of `found`, and for all samples of a role, of whatever size they are;
     None where it is refused."""
-    parts = dict.fromkeys(part.shape for each in found for part in each.parts)
-    networks = {shape: collected.of(infer, graph, shape) for shape in parts}
+    parts = {part.shape: part for each in found for part in each.parts}
+    networks = {shape: _network(run, part, collected) for shape, part in parts.items()}
     for each in found:
         first, *others = ((part, networks[part.shape]) for part in each.parts)
         told = [problem for other in others for problem in _other_weights(each, first, other)]
         collected.problems += told
         if not told and None not in (networks[part.shape] for part in each.parts):
-            networks[each.sample_shape] = collected.of(infer, graph, each.sample_shape)
+            networks[each.sample_shape] = collected.of(infer, run.graph, each.sample_shape)
     return networks
+
+
+def _network(run: Run, part: Part, collected: Collected) -> Network | None:
+    """The network for the samples of `part`; where it takes slices with some padding alone, that is said too."""
+    network, takes = collected.of(infer, run.graph, part.shape), taking(run.graph)
+    if network is None and part.name:
+        padded = padded_to_fit(run.file.data, part, lambda shape: takes(shape) is not None)
+        if padded is not None:
+            number = named(run.file.data.slicers).index(part.name)
+            what = f"the network does not take slices {part.shape} of {part.name}"
+            remedy = f"it does with {padded}"
+            collected.problems.append(Problem(f"{ROOT}.data.slicers[{number}]", what, remedy=remedy))
+    return network
 
 
 def _other_weights(
@@ -306,7 +318,7 @@ def _other_weights(
         f'layer "{layer}" needs other weights for slices {its.shape} of {its.name} than for {part.shape} of {part.name}'
     )
     remedy = "pad the sets to one size with padded_sizes, or end the network with a global pooling"
-    number = [each.name for each in found.parts].index(its.name)
+    number = [part.name for part in found.parts].index(its.name)
     yield Problem(f"{ROOT}.data.slicers[{number}].sizes", what, "slices of one size in all sets", remedy)
 
 

@@ -20,11 +20,13 @@ MOST_CLASSES = 255
 
 
 class Made(NamedTuple):
-    """The slices of a set, and what the network makes of them: shapes, channels first."""
+    """The slices of a set, and what the network makes of them: shapes, channels first. `padded`: the keys with which
+    slices keep their size; None: nobody knows any."""
 
     name: str
     shape: Shape
     output: Shape
+    padded: str | None = None
 
 
 def problems(data: Data, parts: Iterable[Made], where: str = WHERE) -> Iterator[Problem]:
@@ -35,7 +37,10 @@ def problems(data: Data, parts: Iterable[Made], where: str = WHERE) -> Iterator[
     for part in parts:
         if part.output[1:] != part.shape[1:]:
             what = f"of slices {_said(part.shape)} of {part.name} the network makes {_said(part.output)}"
-            remedy = "let the last layer give the size of the slices, or leave hdf5_outfile out"
+            way_out = (
+                f"cut slices with {part.padded}" if part.padded else "let the last layer give the size of the slices"
+            )
+            remedy = f"{way_out}, or leave hdf5_outfile out"
             allowed = "a network that changes the channels alone"
             yield Problem(f"{where}.hdf5_outfile", f"{what}, channels first", allowed, remedy)
     channels = max((part.output[0] or 0 for part in parts), default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from rml_core.transforms.section import DoesNotFit
 
 # So many arrays of a file are named.
 SHOWN = 10
+# What sizes are multiples of in networks that halve them once or several times.
+HALVED = (2, 4, 8, 16, 32, 64)
 # Conversions of colours are tried on so many rows and columns of zeros.
 TRIED = 16
 
@@ -125,6 +127,23 @@ def shapes_without_data(data: Data, channels: int | None, where: str) -> list[Pa
         if len(space) != 2 or (channels is not None and keeps):
             parts.append(Part(name, channels_first(through(chain, (*space, channels), where)), None))
     return parts if channels is not None else []
+
+
+def padded_to_fit(data: Data, part: Part, fits: Callable[[Shape], bool]) -> str | None:
+    """The `padded_sizes`, as JSON has them, with which the slices of `part` would fit a network that halves them again
+    and again; None: there are none.
+
+    `fits`: whether the network takes samples of a shape, channels first.
+    """
+    section = data.slicers[named(data.slicers).index(part.name)]
+    grid = section.grid(section.sizes, part.name)
+    if part.shape[1:] != grid.sample_shape:
+        return None
+    for factor in HALVED:
+        padded = [axis.padded if axis.dropped else -(-axis.padded // factor) * factor for axis in grid.axes]
+        if fits((part.shape[0], *(padded[axis] for axis in grid.kept_axes))):
+            return f'"padded_sizes": {padded}'
+    return None
 
 
 def _one(found: Found, form: Form, data: Data, where: str, problems: list[Problem]) -> _Array | None:

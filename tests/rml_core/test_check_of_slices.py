@@ -141,6 +141,51 @@ def test_a_set_that_the_network_does_not_take(section: Section):
     )
 
 
+def u_net(joined: bool) -> list[Section]:
+    """Halves twice, and doubles twice; `joined`: what is doubled goes beside what was halved."""
+    names = ["first", "half", "quarter", "double", "whole"]
+    layers = [
+        {"class_name": "Conv2D", "config": {"name": "first", "filters": 2, "kernel_size": 1}},
+        {"class_name": "MaxPooling2D", "config": {"name": "half"}},
+        {"class_name": "MaxPooling2D", "config": {"name": "quarter"}},
+        {"class_name": "UpSampling2D", "config": {"name": "double"}},
+        {"class_name": "UpSampling2D", "config": {"name": "whole"}},
+    ]
+    if joined:
+        inbound = [[[name, 0, 0] for name in (names[0], names[-1])]]
+        layers.append({"class_name": "Concatenate", "config": {"name": "join"}, "inbound_nodes": inbound})
+    last = {"name": "last", "filters": 2, "kernel_size": 1, "activation": "log_softmax"}
+    return [*layers, {"class_name": "Conv2D", "config": last}]
+
+
+@pytest.mark.parametrize("checked", [check, check_without_data])
+def test_padding_that_the_network_takes(section: Section, checked: Callable[..., Any]):
+    section["layers"] = [
+        {"class_name": "InputLayer", "config": {"name": "input", "batch_input_shape": [None, None, None, 3]}},
+        *u_net(joined=True),
+    ]
+    section["data"]["slicers"] = [{"name": "rows", "sizes": [1, 6, 4]}, {**SETS[1], "transpose": True}]
+    assert refused(section, checked) == (
+        'neural_network.layers[6]: layer "join" (Concatenate): its inputs (6, 4, 2) and (4, 4, 2) differ in more than '
+        "the axis it joins, -1\n"
+        "    sizes that are divisible by all the strides before, or cropping or padding\n"
+        f"{DATA}.slicers[0]: the network does not take slices (3, 6, 4) of rows\n"
+        '    it does with "padded_sizes": [1, 8, 4]'
+    )
+    section["data"]["slicers"][0] |= {"padded_sizes": [1, 8, 4]}
+    checked(read({"neural_network": section}))
+    section["layers"][1:] = u_net(joined=False)
+    section["data"]["slicers"] = [{"name": "columns", "sizes": [7, 1, 4], "transpose": True}]
+    del section["data"]["target_path"], section["data"]["test_target_path"]
+    for key in ("input_path", "target_is_mask"):
+        del section["data"][key]
+    assert refused(section, checked) == (
+        f"{DATA}.hdf5_outfile: of slices (3, 4, 7) of columns the network makes (2, 4, 4), channels first\n"
+        "    allowed: a network that changes the channels alone\n"
+        '    set "padded_sizes": [8, 1, 4], or leave hdf5_outfile out'
+    )
+
+
 def test_channels_of_the_two_volumes(section: Section, tmp_path: Path):
     np.save(tmp_path / "w.npy", np.zeros((2, 9, 7, 4), "f4"))
     assert refused(section) == (
