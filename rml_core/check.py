@@ -113,7 +113,7 @@ def check(run: Run, app: str | None = None) -> Checked:
         if network is not None and own is not None:
             collected.problems += _same_weights(network, own)
         collected.problems += outfile.read_too(file.data, each, run.base)
-        if each.role == "test":
+        if each.role == "test" and file.data.hdf5_outfile is not None:
             made = [(part, own) for part in each.parts if (own := networks[part.shape]) is not None]
             collected.problems += outfile.problems(file.data, [_made(run, part, own) for part, own in made])
     if training is not None and test is not None:

@@ -37,9 +37,7 @@ def problems(data: Data, parts: Iterable[Made], where: str = WHERE) -> Iterator[
     for part in parts:
         if part.output[1:] != part.shape[1:]:
             what = f"of slices {_said(part.shape)} of {part.name} the network makes {_said(part.output)}"
-            way_out = (
-                f"cut slices with {part.padded}" if part.padded else "let the last layer give the size of the slices"
-            )
+            way_out = f"set {part.padded}" if part.padded else "let the last layer give the size of the slices"
             remedy = f"{way_out}, or leave hdf5_outfile out"
             allowed = "a network that changes the channels alone"
             yield Problem(f"{where}.hdf5_outfile", f"{what}, channels first", allowed, remedy)
