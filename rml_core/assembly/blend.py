@@ -17,6 +17,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 
 from rml_core.assembly.regions import Regions, common, within
 from rml_core.slicers.grid import Axis, Box, SliceGrid
@@ -173,7 +174,8 @@ class Blend:
                 tuple(cut if size > 1 else slice(None) for cut, size in zip(inner, self.weights.shape, strict=True))
             ]
             part = np.multiply(part, weights, out=scratch[: part.size].reshape(part.shape))
-        np.add(place, part, out=place)
+        # NumPy takes twice the time for short rows.
+        torch.from_numpy(place).add_(torch.from_numpy(part))
 
     def finish(self, region: Array, at: Box) -> None:
         """Make means of sums."""

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from rml_core.assembly.blend import Array, Blend, Piece
 from rml_core.assembly.finishing import Finished, Finishing
@@ -85,7 +86,12 @@ class Ring:
         held = max(_held(blend, stripes) for blend in blends)
         sums = _Sums(max(blend.regions.largest for blend in blends), folder if held > memory // RING_SHARE else None)
         self._stripes = [_Stripe(turn, stripes, blends, finishing, sums) for turn in range(stripes)]
+        # torch's own threads belong to the network; how many there are is remembered for threads that are yet to come.
+        threads = torch.get_num_threads()
         self._running = [submit(stripe.run) for stripe in self._stripes]
+        for stripe in self._stripes:
+            stripe.begun.wait()
+        torch.set_num_threads(threads)
 
     def add(self, number: int, start: int, numbers: Array, outputs: Array) -> None:
         """The predictions `outputs` (N, channels, *sample) of the slices `numbers` of set `number`, which are those at
@@ -145,12 +151,14 @@ class _Stripe:
         self.inbox: SimpleQueue[_Item | None] = SimpleQueue()
         self.done: dict[tuple[int, Index], Finished] = {}
         self.failure: BaseException | None = None
-        self.stopped = False
+        self.begun, self.stopped = threading.Event(), False
         self._sums, self._held = sums, {}  # type: tuple[_Sums, dict[Index, Array]]
         self._scratch: Array = np.empty(0, np.float32)
 
     def run(self) -> None:
         """Take what comes, until there is nothing more to come."""
+        torch.set_num_threads(1)
+        self.begun.set()
         while (item := self.inbox.get()) is not None:
             try:
                 if not self.stopped:
