@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import zarr
@@ -138,6 +139,25 @@ def test_in_words(volumes: dict[str, Any], rml: Rml, run_file: RunFile):
         "xz-slices: 6 x 7 x 1 slices of 2 x 10 x 8, overlapping, reaching over 28 x 13 x 10 with gaps\n"
         in (rml("plan", run_file(volumes))[1])
     )
+
+
+def test_what_is_planned_is_what_is_written(volumes: dict[str, Any], rml: Rml, run_file: RunFile, tmp_path: Path):
+    section = volumes["neural_network"]
+    for key in ("loss", "optimizer"):
+        del section[key]
+    for key in ("input_path", "target_path", "test_target_path", "target_is_mask"):
+        del section["data"][key]
+    section["data"]["test_output_path"] = "slices"
+    sets = {each["name"]: each for each in planned(volumes, rml, run_file)["slice_sets"]}
+    assert rml("run", run_file(volumes), "--untracked")[0] == 0
+    with h5py.File(tmp_path / "out" / "prediction.h5") as file, h5py.File(tmp_path / "slices" / "output_1.h5") as each:
+        assert file.keys() == each.keys() == sets.keys()
+        for name, dataset in file.items():
+            assert list(dataset.shape) == sets[name]["prediction_shape"]
+            assert bool(np.isnan(dataset[...]).any()) == sets[name]["gaps"]
+            assert len(each[name]) == sets[name]["samples"]
+            shapes = {slice_.shape[1:] for slice_ in each[name].values()}
+            assert shapes == {tuple(sets[name]["sample_shape"][1:])}
 
 
 @pytest.fixture
