@@ -147,4 +147,5 @@ def stop(ranks: Ranks) -> None:
 
 def close(ranks: Ranks) -> None:
     """Let go of the state and its memory."""
-    _live.pop(ranks.id, None)
+    for rank in _live.pop(ranks.id, []):
+        rank.close()

@@ -152,6 +152,9 @@ class Samples(Source):
     def passed(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def broken(self, indices: np.ndarray) -> str:
         found = []
         for index in map(int, indices):

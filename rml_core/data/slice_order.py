@@ -22,6 +22,7 @@ from math import prod
 import numpy as np
 
 from rml_core.config.seed import derive, generator
+from rml_core.data.chunked import runs
 from rml_core.slicers.grid import Axis, SliceGrid
 
 # Bytes of inputs and targets, as they are stored once decoded, among which slices are shuffled.
@@ -168,18 +169,13 @@ def _in_parts(order: Permutation, start: int) -> Iterator[np.ndarray]:
         yield order[np.arange(at, min(at + PART, order.count))]
 
 
-def layout_of(shape: tuple[int, ...], itemsize: int, chunks: tuple[int, ...] | None) -> tuple[tuple[int, ...], int]:
-    """Of an array (C, *space) in `chunks` (None: as it lies in memory), the block of space that is read together, and
-    the bytes of a voxel with all its channels."""
-    if chunks is not None:
-        return chunks[1:], shape[0] * itemsize
-    block, room = [1] * len(shape), max(READ_AHEAD // itemsize, 1)
-    for axis in reversed(range(len(shape))):
-        block[axis] = min(shape[axis], room)
-        room //= block[axis]
-        if block[axis] < shape[axis]:
-            break
-    return tuple(block[1:]), shape[0] * itemsize
+def layout_of(
+    shape: tuple[int, ...], itemsize: int, chunks: tuple[int, ...] | None, fortran: bool = False
+) -> tuple[tuple[int, ...], int]:
+    """Of an array (C, *space) in `chunks` (None: as it lies in memory, in Fortran's order or C's), the block of space
+    that is read together, and the bytes of a voxel with all its channels."""
+    block = runs(shape, itemsize, READ_AHEAD, fortran) if chunks is None else chunks
+    return block[1:], shape[0] * itemsize
 
 
 def order_of(grid: SliceGrid, layouts: Sequence[tuple[tuple[int, ...], int]]) -> Order:

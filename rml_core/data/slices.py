@@ -112,7 +112,7 @@ class Slices(Source):
         for item, form in zip(self._items, forms, strict=False):
             assert form is not None
             volume = opened_volume(item, form, 0)
-            found.append(layout_of(volume.shape, volume.dtype.itemsize, volume.chunks))
+            found.append(layout_of(volume.shape, volume.dtype.itemsize, volume.chunks, volume.fortran))
             volume.close()
         return found
 
@@ -324,6 +324,11 @@ class Slices(Source):
         return replace(chain, steps=tuple(step for step in chain.steps if not step.transform.makes_targets))
 
     # --- what is said of them
+
+    def close(self) -> None:
+        for volume in (self._inputs, self._targets):
+            if volume is not None:
+                volume.close()
 
     def broken(self, indices: np.ndarray) -> str:
         found = []

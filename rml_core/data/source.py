@@ -74,3 +74,7 @@ class Source(ABC):
     @abstractmethod
     def broken(self, indices: np.ndarray) -> str:
         """Which of the samples `indices` have numbers that are not finite; "": none. Reads them again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files that are open."""

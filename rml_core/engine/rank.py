@@ -143,6 +143,11 @@ class Rank:
         """End the pass that is under way at its next batch."""
         self._stop.set()
 
+    def close(self) -> None:
+        """Let go of the samples' files."""
+        for source in self._samples.values():
+            source.close()
+
     def elapsed(self) -> float:
         """Seconds of training until now, those before a resume included."""
         return self._elapsed_before + time.perf_counter() - self._began

@@ -162,6 +162,7 @@ def test_runs_of_a_mapped_file_are_neighbours_along_its_last_axis(monkeypatch):
     assert layout_of((1, 64, 256, 256), 4, None) == ((1, 1, 128), 4)
     assert layout_of((2, 64, 8, 8), 4, None) == ((2, 8, 8), 8)
     assert layout_of((2, 64, 8, 8), 2, (1, 16, 4, 8)) == ((16, 4, 8), 4)
+    assert layout_of((1, 64, 256, 256), 4, None, fortran=True) == ((64, 2, 1), 4)
     tiles = SliceGrid("set", (Axis(64, 16, 16), Axis(256, 16, 16), Axis(256, 1, 1)))
     order = order_of(tiles, [layout_of((1, 64, 256, 256), 4, None)])
     assert [cut.length for cut in order.cuts][2] >= 64

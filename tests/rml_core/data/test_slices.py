@@ -72,7 +72,7 @@ def work(work, monkeypatch):
 
 
 @pytest.mark.parametrize("preload", [False, True])
-@pytest.mark.parametrize(("kind", "dtype"), zip(KINDS, ["float32", "uint8", "float64", "int16"], strict=True))
+@pytest.mark.parametrize(("kind", "dtype"), list(zip(KINDS, ["float32", "uint8", "float64", "int16"], strict=True)))
 @pytest.mark.parametrize("sets", [SETS, BRICKS, LINES, VOXELS], ids=["2D", "3D", "1D", "0D"])
 def test_batches_are_what_numpy_cuts(work, cut_by_numpy, sets, kind, dtype, preload):
     array, mask, values = volume(dtype), volume("uint8", 1, 1) % 3, volume("float32", 3, 2)
