@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 # -qq: errors only.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 # The first of these that really starts (a version manager's shim may stand in for one that is not there).
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 pyth
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint docs bench
+.PHONY: help setup demo test test-slow lint docs bench peers
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -38,8 +39,10 @@ lint: $(VENV)/dev.stamp ## check style, formatting, types and the direction of i
 docs: $(VENV)/dev.stamp ## write docs/reference.md from the models of the run file
 	$(BIN)/python docs/make_reference.py
 
-bench: $(VENV)/dev.stamp ## measure rml side by side with plain torch
+bench: $(VENV)/dev.stamp $(PEERS)/peers.stamp ## measure rml side by side with what else there is
 	$(BIN)/python benchmarks
+
+peers: $(PEERS)/peers.stamp ## install what volumes are measured against into .venv-peers
 
 # pip is the last thing that `python -m venv` makes: an environment that stopped halfway is made again.
 $(BIN)/pip:
@@ -63,3 +66,9 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing rml and its development tools into $(VENV) (a few minutes, once)"
 	@$(PIP) -e ".[dev]"
 	@touch $(VENV)/runtime.stamp $@
+
+$(PEERS)/peers.stamp: benchmarks/peers.txt constraints.txt | $(BIN)/pip
+	@echo "installing what is measured against into $(PEERS) (a minute or two, once)"
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt
+	@touch $@
