@@ -75,6 +75,10 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None, places.prediction is not None)
     with claimed(places.make(), places.replaced), listening(lines):
+        if places.prediction is not None:
+            from flows.assembling import refuse_without_room
+
+            refuse_without_room(checked, places)
         section = checked.run.file.checkpoints
         resuming = resuming or (section.resume if section is not None else None)
         position = _position(checked, places) if resuming is not None else None

@@ -171,13 +171,14 @@ def _write(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 class Outfile:
-    """The file while it is made: beside its name, as it stands when whole; behind a URL in a scratch folder.
+    """The file while it is made: beside its name, as it stands when whole; behind a URL in a folder below `scratch`
+    (None: the machine's own).
 
     Raises:
         RunFailed: there is no room for it, its folder cannot be written to.
     """
 
-    def __init__(self, assembly: Assembly):
+    def __init__(self, assembly: Assembly, scratch: Path | None = None):
         self.assembly, self.path = assembly, assembly.path
         self._scratch: str | None = None
         try:
@@ -186,10 +187,12 @@ class Outfile:
                 self._local.parent.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self._local)
             else:
-                self._scratch = tempfile.mkdtemp(prefix="rml-")
+                self._scratch = tempfile.mkdtemp(prefix="rml-", dir=scratch)
                 self._local = Path(self._scratch, self.path.name)
             self._unfinished = unfinished(self._local)
-            self._check_room()
+            lacking = lack_of_room(assembly)
+            if lacking:
+                raise RunFailed(lacking)
             self.layout = self._create()
             self._reserve()
         except OSError as error:
@@ -200,9 +203,9 @@ class Outfile:
             raise
 
     @property
-    def folder(self) -> Path:
-        """Where there is room beside the file."""
-        return self._local.parent
+    def local(self) -> Path:
+        """The file's name where it is made: beside it there is room for what goes with it."""
+        return self._local
 
     def failure(self, error: OSError) -> RunFailed:
         """What is said when the file cannot be written."""
@@ -232,15 +235,6 @@ class Outfile:
                 self._unfinished.unlink(missing_ok=True)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
-
-    def _check_room(self) -> None:
-        disk = os.statvfs(self._local.parent)
-        needed, free = self.assembly.nbytes + METADATA, disk.f_bavail * disk.f_frsize
-        if needed > free:
-            where = (
-                f"{self.path}" if self._scratch is None else f"{self.path}, which is made in {tempfile.gettempdir()}"
-            )
-            raise RunFailed(f"{where}: {_size(needed)} are needed, {_size(free)} are free")
 
     def _create(self) -> Layout:
         import h5py
@@ -287,6 +281,18 @@ class Outfile:
 
 
 CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+
+
+def lack_of_room(assembly: Assembly) -> str:
+    """What there is to say where the disk has less room than the file needs; "": there is room. Raises `OSError`."""
+    here = isinstance(assembly.path, Path)
+    folder = assembly.path.parent if isinstance(assembly.path, Path) else Path(tempfile.gettempdir())
+    disk = os.statvfs(folder)
+    needed, free = assembly.nbytes + METADATA, disk.f_bavail * disk.f_frsize
+    if needed <= free:
+        return ""
+    where = str(assembly.path) if here else f"{assembly.path}, which is made in {folder}"
+    return f"{where}: {_size(needed)} are needed, {_size(free)} are free"
 
 
 def axis_names(count: int) -> tuple[str, ...]:
