@@ -5,28 +5,25 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import Generators
-from rml_core.config.target import IGNORED
 from rml_core.data import slice_lines
 from rml_core.data.files import channels_first, held_shape
-from rml_core.data.floats import end, ended
-from rml_core.data.masks import Mapped, to_classes
+from rml_core.data.masks import Mapped
 from rml_core.data.nans import Nans
 from rml_core.data.prepared import Prepared
+from rml_core.data.slice_making import Maker, One, Row
 from rml_core.data.slice_order import Order, layout_of, mixed, order_of
 from rml_core.data.source import Room, Source
 from rml_core.data.volumes import Volume, opened_volume
-from rml_core.slicers import extract
-from rml_core.slicers.grid import SliceGrid, SliceLocation
+from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
-from rml_core.transforms.section import FILLED
 
 # Where nothing but cutting is left and a batch has fewer numbers, handing it to a thread costs more than making it.
 INLINE = 1 << 16
@@ -47,15 +44,6 @@ class SliceSet:
         return None not in self.input and None not in (self.target or ())
 
 
-class Row(NamedTuple):
-    """Where a slice is put: rows of a `Room`, or None for arrays of its own. `cut`: its inputs are there already."""
-
-    inputs: np.ndarray | None = None
-    targets: np.ndarray | None = None
-    kept: np.ndarray | None = None
-    cut: bool = False
-
-
 class Slices(Source):
     """What `prepared` stands for, where that is volumes and the grids they are cut by.
 
@@ -73,16 +61,18 @@ class Slices(Source):
         cache_bytes: int = 0,
     ) -> None:
         self.prepared, self.data = prepared, prepared.data
-        self._mapped, self._ignore_index, self._channels = mapped, ignore_index, channels
-        self._chains = (self.data.input_chain, self.data.target_chain)
-        self._of_inputs = self.data.makes_targets
+        self._channels = channels
         self._values = prepared.target is not None and prepared.target.kind == "values"
         files = [prepared.inputs, *([prepared.targets] if prepared.targets else [])]
         self._items = [items[0] for items in files]
         self._inputs, self._targets = self._opened(cache_bytes)
         self._own = threading.local()
         self._draws = {
-            training: any(step.transform.random for chain in self._chains for step in chain.remaining(training))
+            training: any(
+                step.transform.random
+                for chain in (self.data.input_chain, self.data.target_chain)
+                for step in chain.remaining(training)
+            )
             for training in (False, True)
         }
         self.count = prepared.count
@@ -94,6 +84,7 @@ class Slices(Source):
         self._nans: Nans | None = None
         if not prepared.preloaded and self._inputs.dtype.kind == "f":
             self._nans = Nans([each.grid for each in self.sets], str(self._items[0]))
+        self._maker = Maker(self.data, self._inputs, self._targets, self._values, mapped, ignore_index, self._nans)
 
     def _opened(self, cache_bytes: int) -> tuple[Volume, Volume | None]:
         """The volumes; each has its part of the cache, by the bytes of its voxels."""
@@ -124,9 +115,9 @@ class Slices(Source):
             def shape(chain: Chain, channels: int, grid: SliceGrid = grid) -> tuple[Any, ...]:
                 return channels_first(chain.acting(training).shape((*grid.sample_shape, channels)))
 
-            inputs, targets = shape(self._chains[0], self._inputs.shape[0]), None
+            inputs, targets = shape(self.data.input_chain, self._inputs.shape[0]), None
             if target is not None:
-                targets = shape(self._chains[1], (self._targets or self._inputs).shape[0])
+                targets = shape(self.data.target_chain, (self._targets or self._inputs).shape[0])
                 targets = held_shape(targets) if self._values else targets[1:]
             made.append(SliceSet(grid, first, held_shape(inputs), targets))
             first += grid.count
@@ -173,7 +164,7 @@ class Slices(Source):
 
     def is_quick(self, training: bool, batch_size: int) -> bool:
         mapped = all(volume is None or volume.chunks is None for volume in (self._inputs, self._targets))
-        plain = all(_is_plain(chain, training) for chain in self._chains)
+        plain = all(self._maker.is_plain(side, training) for side in (0, 1))
         largest = max(int(np.prod([size or 0 for size in each.input])) for each in self.sets)
         return self.prepared.preloaded and mapped and plain and batch_size * largest <= INLINE
 
@@ -200,27 +191,16 @@ class Slices(Source):
     @cached_property
     def _shares(self) -> bool:
         """Whether the inputs of samples are what lies in the volume, number by number."""
-        return not self._of_inputs and all(_is_plain(self._chains[0], training) for training in (True, False))
+        return all(self._maker.is_plain(0, training) for training in (True, False))
 
     def fill(self, indices: np.ndarray, room: Room, seed: int, epoch: int, training: bool) -> None:
         if room.shares:
-            self._fill_line(indices, room.inputs, training)
+            of = self._set_of(int(indices[0]))
+            self._maker.make_line(of.grid, indices - of.first, room.inputs, training)
         for row, index in enumerate(indices.tolist() if self._targets is not None or not room.shares else ()):
             inputs, targets, kept = (None if array is None else array[row, ...] for array in room)
             into = Row(inputs, targets, kept, cut=room.shares)
             self._make(index, into, seed, epoch, training)
-
-    def _fill_line(self, indices: np.ndarray, inputs: np.ndarray, training: bool) -> None:
-        """The inputs of slices that are views of one box."""
-        of = self._set_of(int(indices[0]))
-        box = slice_lines.box_under(inputs, of.grid.axes[-1])
-        grid, location = slice_lines.box_of(of.grid, indices - of.first)
-        extract.cut(self._inputs.read, grid, location, _channels_first(box))
-        if self._nans is not None and self._nans.looking:
-            locations = (of.grid.location(index - of.first) for index in indices.tolist())
-            lying = extract.lying(_channels_first(box), grid)
-            self._nans.look_along(lying, of.grid, list(locations), self._inputs.read)
-        self._chains[0].ending(training).act_on(_channels_last(box))
 
     def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> Room:
         if len(indices) != 1:
@@ -231,97 +211,16 @@ class Slices(Source):
         return Room(inputs, *others)
 
     def _make(self, index: int, row: Row, seed: int, epoch: int, training: bool) -> Room:
-        """Slice `index` in the arrays of `row`, or in new ones where there are none."""
         of = self._set_of(index)
-        one = _One(of.grid, of.grid.location(index - of.first), self._generator(index, seed, epoch, training), training)
-        inputs, targets = self._inputs, self._targets
+        rng = self._generator(index, seed, epoch, training)
+        one = One(of.grid, of.grid.location(index - of.first), rng, training)
         try:
-            if self._of_inputs:
-                led = self._led(0, inputs, one)
-                made = Room(self._finished(0, led, one, row.inputs), self._finished(1, led, one, row.targets))
-            else:
-                cut = row.inputs if row.cut and row.inputs is not None else None
-                made = Room(self._values_of(0, inputs, one, row.inputs) if cut is None else cut, None)
-                if targets is not None:
-                    of_targets = self._values_of if self._values else self._classes_of
-                    made = made._replace(targets=of_targets(1, targets, one, row.targets))
-            kept = self._kept(one, row.kept) if self._values and of.grid.fills else None
+            return self._maker.make(one, row)
         except RunFailed:
             raise
         except Exception as error:  # whatever OpenCV or numpy says of this slice
             said = " ".join(str(error).split())
             raise RunFailed(f"{self.places[index]}: cannot be transformed: {said}") from error
-        return made._replace(kept=kept)
-
-    def _values_of(self, side: int, volume: Volume, one: _One, out: np.ndarray | None) -> np.ndarray:
-        """The voxels of `one` as float32, held, after the chain of `side`."""
-        chain = self._chains[side]
-        if not _is_plain(chain, one.training):
-            return self._finished(side, self._led(side, volume, one), one, out)
-        if out is None:
-            out = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), np.float32)
-        extract.cut(volume.read, one.grid, one.location, _channels_first(out))
-        self._look_for_nans(side, out, one)
-        chain.ending(one.training).act_on(_channels_last(out))
-        return out
-
-    def _led(self, side: int, volume: Volume, one: _One) -> np.ndarray:
-        """The voxels of `one` in their own type, held, after the leading steps."""
-        array: np.ndarray = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), volume.dtype)
-        extract.cut(volume.read, one.grid, one.location, _channels_first(array))
-        self._look_for_nans(side, array, one)
-        return self._chains[side].lead(array)
-
-    def _finished(self, side: int, led: np.ndarray, one: _One, out: np.ndarray | None) -> np.ndarray:
-        chain = self._chains[side]
-        array, ending = chain.finish(led, one.rng, one.draws, one.training), chain.ending(one.training)
-        if out is None:
-            return ended(ending, array)
-        end(ending, array, out)
-        return out
-
-    def _classes_of(self, side: int, volume: Volume, one: _One, out: np.ndarray | None) -> np.ndarray:
-        """The classes of the voxels of `one`; padding and fill are of none."""
-        chain, shape = self._chains[side], one.grid.sample_shape
-        raw = volume.read(one.location.box)
-        core = (slice(None), *extract.there(one.grid, one.location))
-        if _is_plain(chain, one.training):
-            out = np.empty(shape, np.int64) if out is None else out
-            if raw[0].size != out.size:
-                out.fill(IGNORED)
-            extract.lying(out[None], one.grid)[core] = to_classes(raw, self._mapped, self._ignore_index)
-            return out
-        # Of a type that has room for what stands for no pixel.
-        kind = np.int16 if raw.dtype in (np.uint8, np.int8, np.int16) else np.int32
-        mask: np.ndarray = np.full((*shape, 1), FILLED, kind)
-        extract.lying(mask.transpose(2, 0, 1), one.grid)[core] = raw
-        mask = chain.finish(chain.lead(mask), one.rng, one.draws, one.training)
-        classes = to_classes(mask[..., 0], self._mapped, self._ignore_index)
-        if out is None:
-            return classes
-        out[...] = classes
-        return out
-
-    def _kept(self, one: _One, out: np.ndarray | None) -> np.ndarray:
-        """Where the array's own voxels are, moved as the targets are. What a transform fills counts as it does in
-        samples that are no slices."""
-        chain = self._kept_chain
-        kept: np.ndarray = np.zeros(one.grid.sample_shape, np.uint8)
-        kept[extract.kept(one.grid, one.location)] = 1
-        if chain.steps:
-            kept = chain.finish(chain.lead(kept[..., None]), one.rng, one.draws, one.training)[..., 0]
-        if out is None:
-            return kept != 0
-        np.not_equal(kept, 0, out=out)
-        return out
-
-    @cached_property
-    def _kept_chain(self) -> Chain:
-        """The targets' chain as it moves a mask."""
-        chain = Chain.of(
-            self.data.transforms, self.data.target_transforms, "target_transforms", mask=True, targets=True
-        )
-        return replace(chain, steps=tuple(step for step in chain.steps if not step.transform.makes_targets))
 
     # --- what is said of them
 
@@ -366,22 +265,6 @@ class Slices(Source):
         # What is random in evaluation is the same in every epoch.
         return self._own.generators.at(seed, "transform", epoch if training else "evaluation", index)
 
-    def _look_for_nans(self, side: int, array: np.ndarray, one: _One) -> None:
-        if side == 0 and self._nans is not None and self._nans.looking:
-            self._nans.look(array, one.grid, one.location, self._inputs.read)
-
-
-class _One:
-    """A slice that is being made. `draws`: what its transforms drew, for both sides."""
-
-    __slots__ = ("draws", "grid", "location", "rng", "training")
-
-    def __init__(
-        self, grid: SliceGrid, location: SliceLocation, rng: np.random.Generator | None, training: bool
-    ) -> None:
-        self.grid, self.location, self.rng, self.training = grid, location, rng, training
-        self.draws: dict[int | str, Any] = {}
-
 
 class _Texts(Sequence[str]):
     """What `text` makes of each number below `count`."""
@@ -396,19 +279,6 @@ class _Texts(Sequence[str]):
         if not 0 <= index < self._count:
             raise IndexError(index)
         return self._text(int(index))
-
-
-def _is_plain(chain: Chain, training: bool) -> bool:
-    """Whether nothing is left to do but arithmetic, number by number."""
-    return chain.leading == 0 and chain.gathers(training)
-
-
-def _channels_first(held: np.ndarray) -> np.ndarray:
-    return held.transpose(2, 0, 1) if held.ndim == 3 else held
-
-
-def _channels_last(held: np.ndarray) -> np.ndarray:
-    return held if held.ndim == 3 else np.moveaxis(held, 0, -1)
 
 
 def _space(held: tuple[Any, ...]) -> tuple[Any, ...]:
