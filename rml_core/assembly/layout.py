@@ -190,7 +190,7 @@ class Outfile:
                 self._scratch = tempfile.mkdtemp(prefix="rml-", dir=scratch)
                 self._local = Path(self._scratch, self.path.name)
             self._unfinished = unfinished(self._local)
-            lacking = lack_of_room(assembly)
+            lacking = lack_of_room(assembly, scratch)
             if lacking:
                 raise RunFailed(lacking)
             self.layout = self._create()
@@ -198,6 +198,10 @@ class Outfile:
         except OSError as error:
             self.discard()
             raise self.failure(error) from error
+        except RuntimeError as error:
+            # HDF5 closes a file without the system's own errors, as where no file may be so long.
+            self.discard()
+            raise RunFailed(f"{self.path}: {error}") from error
         except BaseException:
             self.discard()
             raise
@@ -283,10 +287,11 @@ class Outfile:
 CANNOT = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
-def lack_of_room(assembly: Assembly) -> str:
-    """What there is to say where the disk has less room than the file needs; "": there is room. Raises `OSError`."""
+def lack_of_room(assembly: Assembly, scratch: Path | None = None) -> str:
+    """What there is to say where the disk has less room than the file needs; "": there is room. `scratch`: where it is
+    made, where that is not beside its name. Raises `OSError`."""
     here = isinstance(assembly.path, Path)
-    folder = assembly.path.parent if isinstance(assembly.path, Path) else Path(tempfile.gettempdir())
+    folder = assembly.path.parent if isinstance(assembly.path, Path) else scratch or Path(tempfile.gettempdir())
     disk = os.statvfs(folder)
     needed, free = assembly.nbytes + METADATA, disk.f_bavail * disk.f_frsize
     if needed <= free:
