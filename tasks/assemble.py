@@ -6,19 +6,19 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rml_core.engine.log import LogFiles, append, metrics_line
 from tasks import ranks
+from tasks.cluster import cluster
 from tasks.evaluate import AssembledEpoch
+from tasks.load import cache_folder
 from tasks.progress import log, publish
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
     from rml_core.assembly.layout import Assembly
     from rml_core.assembly.writer import Assembler, MakeWay
+    from rml_core.engine.evaluation import Take
     from rml_core.engine.rank import Setup
     from rml_core.engine.scoring import Scoring
 
@@ -53,13 +53,25 @@ def begin(assembly: Assembly, setup: Setup, scheduler: str | None) -> Assembling
     return handle
 
 
-def add(assembling: Assembling, numbers: np.ndarray[Any, Any], predictions: Tensor) -> None:
-    """Take what was predicted of a batch of slices, (N, C, ...). Waits while too much is under way.
+def taking(assembling: Assembling) -> Take:
+    """Make the file, for all its bytes; gives what takes the predictions (N, C, ...) of a batch of slices by their
+    numbers, which waits while too much is under way.
 
     Raises:
-        RunFailed: there is no room for the file, it cannot be written.
+        RunFailed: there is no room for the file, it cannot be written, no cluster answers.
     """
-    _assembler(_live[assembling.id]).add(numbers, predictions)
+    from rml_core.assembly.writer import Assembler
+
+    live = _live[assembling.id]
+    if live.assembler is None:
+        if live.scheduler is None:
+            live.assembler = Assembler(live.assembly, _on_threads(live.stack), live.scoring)
+        else:
+            way = _on_cluster(live.stack, live.scheduler)
+            scratch = cache_folder()
+            scratch.mkdir(parents=True, exist_ok=True)
+            live.assembler = Assembler(live.assembly, way, live.scoring, mapped=False, scratch=scratch)
+    return live.assembler.add
 
 
 def assemble(stage: ranks.Stage, assembling: Assembling, epoch: int, logs: LogFiles | None) -> AssembledEpoch:
@@ -69,7 +81,8 @@ def assemble(stage: ranks.Stage, assembling: Assembling, epoch: int, logs: LogFi
         RunFailed: the file cannot be written.
     """
     live = _live[assembling.id]
-    assembled = _assembler(live).finish()
+    assert live.assembler is not None
+    assembled = live.assembler.finish()
     figures = {}
     if live.scoring is not None:
         figures = {name: live.scoring.figures(counts) for name, counts in assembled.counts.items()}
@@ -98,14 +111,6 @@ def discard(assembling: Assembling) -> None:
                 live.assembler.discard()
 
 
-def _assembler(live: _Live) -> Assembler:
-    from rml_core.assembly.writer import Assembler
-
-    if live.assembler is None:
-        live.assembler = Assembler(live.assembly, _on_threads(live.stack), live.scoring)
-    return live.assembler
-
-
 def _scoring(setup: Setup) -> Scoring | None:
     """What holds the prediction against the targets, where there are any that lie in a volume."""
     from rml_core.config.limits import memory_limit
@@ -127,9 +132,19 @@ def _scoring(setup: Setup) -> Scoring | None:
 
 
 def _on_threads(stack: ExitStack) -> MakeWay:
+    """Threads of this process share what is done: no predictions are moved, and no cluster is waited for."""
     from rml_core.assembly.ring import MOST_STRIPES, Ring
     from rml_core.config.limits import memory_limit
 
     count = min(ranks.threads(), MOST_STRIPES)
     pool = stack.enter_context(ThreadPoolExecutor(count, "rml-assembler"))
-    return lambda blends, finishing, folder: Ring(blends, finishing, pool.submit, count, memory_limit(), folder)
+    return lambda blends, finishing, path: Ring(blends, finishing, pool.submit, count, memory_limit(), path)
+
+
+def _on_cluster(stack: ExitStack, scheduler: str) -> MakeWay:
+    """Workers share what is done, from files that they see."""
+    from rml_core.assembly.spool import Spool
+    from rml_core.config.limits import memory_limit
+
+    workers = stack.enter_context(cluster(scheduler))
+    return lambda blends, finishing, path: Spool(blends, finishing, workers, memory_limit(), path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,6 +15,8 @@ from tasks.ranks import threads
 LOOPBACK = "127.0.0.1:0"
 # So long a scheduler at an address may take to answer.
 ANSWER_S = 10.0
+# So long a cluster may have no worker while there is work for one.
+ALONE_S = 60.0
 
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 # Is told each result as it comes, and how many items there are.
@@ -47,6 +51,62 @@ def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
                 clients[0].cancel(futures)
 
         yield on_cluster
+
+
+class Cluster:
+    """The cluster at an address, as who submits tasks one by one needs it."""
+
+    def __init__(self, client: Any, address: str):
+        self._client, self._address = client, address
+        self._alone_since: float | None = None
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return _Task(self._client.submit(function, *arguments, pure=False), self._address)
+
+    def check(self) -> None:
+        """Raises `RunFailed`: there has been no worker for `ALONE_S`, or the scheduler is gone."""
+        try:
+            if self._client.nthreads():
+                self._alone_since = None
+                return
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise RunFailed(f"the Dask scheduler at {self._address} is gone ({error})") from error
+        now = time.monotonic()
+        self._alone_since = self._alone_since or now
+        if now - self._alone_since >= ALONE_S:
+            raise RunFailed(f"no Dask worker is left at {self._address}, and none has come for {ALONE_S:g} s")
+
+
+class _Task:
+    """What was submitted, as a `concurrent.futures.Future`."""
+
+    def __init__(self, future: Any, address: str):
+        self._future, self._address = future, address
+
+    def result(self) -> Any:
+        from distributed.scheduler import KilledWorker
+
+        try:
+            return self._future.result()
+        except KilledWorker as error:
+            raise RunFailed(
+                f"Dask workers at {self._address} have died again and again over one task: has each the memory for it?"
+            ) from error
+        except CancelledError as error:
+            raise RunFailed(f"the Dask scheduler at {self._address} has dropped a task") from error
+
+    def cancel(self) -> None:
+        self._future.cancel()
+
+    def add_done_callback(self, function: Callable[[Any], Any]) -> None:
+        self._future.add_done_callback(lambda _: function(self))
+
+
+@contextmanager
+def cluster(scheduler: str) -> Iterator[Cluster]:
+    """The cluster at `scheduler`. Raises `RunFailed`: nobody answers there."""
+    with _client(scheduler) as client:
+        yield Cluster(client, scheduler)
 
 
 def _as_they_come(futures: list[Any]) -> Iterator[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rml_core.engine.log import LogFiles, append, metrics_line, test_line
@@ -46,9 +45,9 @@ def evaluate(
     """
     take = None
     if assembling is not None:
-        from tasks.assemble import add
+        from tasks.assemble import taking
 
-        take = partial(add, assembling)
+        take = taking(assembling)
     result = ranks.evaluate(stage.ranks, epoch, output, publish, take)
     for line in ranks.warnings(stage.ranks):
         log.warning(line)

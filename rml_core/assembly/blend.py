@@ -91,10 +91,10 @@ class Blend:
             return None
         return np.asarray(_product(axes), np.float32)
 
-    @cached_property
+    @property
     def along(self) -> int:
-        """The axis of lines: what is beside each other along it comes in one `Piece`."""
-        return max((axis for axis in range(len(self.grid.axes)) if axis != self.regions.axis), default=0)
+        """What is beside each other along this axis comes in one `Piece`."""
+        return self.regions.along
 
     def pieces(self, start: int, numbers: Array, outputs: Array) -> list[Piece]:
         """The predictions (N, channels, *sample) of the slices `numbers`, which are those at the N positions from
@@ -143,6 +143,10 @@ class Blend:
         for axis, part in zip(grid.axes, box, strict=True):
             cut.append(None if axis.dropped else slice(axis.before, axis.before + part.stop - part.start))
         return outputs[tuple(cut)]
+
+    def core(self, output: Array, box: Box) -> Array:
+        """Of one prediction (channels, *sample), as (channels, *box)."""
+        return self._cores(output[None], box)[0]
 
     def start(self, region: Array) -> None:
         """Make room for sums (channels, *region)."""

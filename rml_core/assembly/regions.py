@@ -6,7 +6,7 @@ Like a grid, they are arithmetic alone: how many processes or threads share the 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -91,11 +91,35 @@ class Regions:
 
     def slices(self, index: Index) -> Iterator[tuple[int, ...]]:
         """The places of the slices that have a voxel in the region, in the order of `grid.in_order`."""
-        touching = [_touching(axis, part) for axis, part in zip(self.grid.axes, self.box(index), strict=True)]
-        layers = touching[self.axis]
-        for layer in layers:
-            touching[self.axis] = range(layer, layer + 1)
+        axes = self.grid.axes
+        touching: list[Iterable[int]] = [
+            _touching(axis, part) for axis, part in zip(axes, self.box(index), strict=True)
+        ]
+        if self.along != self.axis:
+            touching[self.along] = axes[self.along].turned(touching[self.along])
+        for layer in touching[self.axis]:
+            touching[self.axis] = (layer,)
             yield from itertools.product(*touching)
+
+    @property
+    def along(self) -> int:
+        """The axis of lines: the last one beside that of the layers."""
+        return max((axis for axis in range(len(self.grid.axes)) if axis != self.axis), default=0)
+
+    def within_layer(self, place: tuple[int, ...]) -> int:
+        """The number of a slice among those of its layer."""
+        number = 0
+        for axis, (at, count) in enumerate(zip(place, self.grid.counts, strict=True)):
+            if axis != self.axis:
+                number = number * count + at
+        return number
+
+    def readers(self, layer: int) -> int:
+        """How many regions have a voxel of a slice of `layer`."""
+        box = [slice(0, length) for length in self.grid.extent]
+        along = self.grid.axes[self.axis]
+        box[self.axis] = slice(along.start(layer), along.stop(layer))
+        return sum(1 for index in self.touched(tuple(box)) if layer in self.layers_of(index))
 
     def layers_of(self, index: Index) -> range:
         """The layers that have a voxel in the region; empty in a gap."""

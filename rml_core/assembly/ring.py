@@ -74,17 +74,19 @@ class _Room:
 class Ring:
     """Takes the predictions of all slice sets, one set after the other.
 
-    `memory`: bytes that it may hold. `folder`: where there is room for a file where that is too little.
+    `memory`: bytes that it may hold. `path`: beside it there is room for a file, where that is too little.
     """
 
     def __init__(
-        self, blends: tuple[Blend, ...], finishing: Finishing, submit: Submit, stripes: int, memory: int, folder: Path
+        self, blends: tuple[Blend, ...], finishing: Finishing, submit: Submit, stripes: int, memory: int, path: Path
     ):
         self.blends = blends
         self._room = _Room(min(memory // WAITING_SHARE, WAITING_MOST))
         stripes = max(1, min(stripes, MOST_STRIPES))
         held = max(_held(blend, stripes) for blend in blends)
-        sums = _Sums(max(blend.regions.largest for blend in blends), folder if held > memory // RING_SHARE else None)
+        sums = _Sums(
+            max(blend.regions.largest for blend in blends), path.parent if held > memory // RING_SHARE else None
+        )
         self._stripes = [_Stripe(turn, stripes, blends, finishing, sums) for turn in range(stripes)]
         # torch's own threads belong to the network; how many there are is remembered for threads that are yet to come.
         threads = torch.get_num_threads()

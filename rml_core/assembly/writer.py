@@ -30,7 +30,7 @@ class Way(Protocol):
     def discard(self) -> None: ...
 
 
-# way(blends, finishing, folder): `folder` has room beside the file.
+# way(blends, finishing, path): beside `path`, the file to be, there is room.
 MakeWay = Callable[[tuple[Blend, ...], Finishing, Path], Way]
 
 
@@ -45,21 +45,29 @@ class Assembled:
 
 
 class Assembler:
-    """Takes predictions while inference goes on. `way` says who adds and writes; `score` judges what is written.
+    """Takes predictions while inference goes on. `way` says who adds and writes, `mapped` that all of them are on this
+    machine; `score` judges what is written. `scratch`: where files for URLs are made.
 
     Raises:
         RunFailed: there is no room for the file, or it cannot be written.
     """
 
-    def __init__(self, assembly: Assembly, way: MakeWay, score: Score | None = None, mapped: bool = True):
+    def __init__(
+        self,
+        assembly: Assembly,
+        way: MakeWay,
+        score: Score | None = None,
+        mapped: bool = True,
+        scratch: Path | None = None,
+    ):
         self.assembly = assembly
-        self._outfile = Outfile(assembly)
+        self._outfile = Outfile(assembly, scratch)
         self._firsts = [0, *accumulate(grid.count for grid in assembly.grids)]
         self._taken = 0
         try:
             blends = tuple(Blend(Regions(grid, assembly.channels), assembly.blend) for grid in assembly.grids)
             finishing = Finishing(assembly, self._outfile.layout, mapped, score)
-            self._way = way(blends, finishing, self._outfile.folder)
+            self._way = way(blends, finishing, self._outfile.local)
         except BaseException:
             self._outfile.discard()
             raise

@@ -5,6 +5,7 @@ A grid holds no arrays, and nothing in it grows with the number of slices.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -70,6 +71,10 @@ class Axis:
         other_turn, other_at = divmod(position - longer, max(short, 1))
         turn = ahead * turn + (1 - ahead) * (other_turn + long)
         return turn + (ahead * at + (1 - ahead) * other_at) * self.apart
+
+    def turned(self, places: Iterable[int]) -> list[int]:
+        """Some places, as they come `in_turns`."""
+        return sorted(places, key=lambda place: (place % self.apart, place))
 
     def start(self, place: int) -> int:
         return place * self.stride
