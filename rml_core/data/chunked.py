@@ -56,6 +56,11 @@ class ChunkCache:
         future.set_result(chunk)
         return chunk
 
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
+
     def _keep(self, index: Index, chunk: np.ndarray) -> None:
         if chunk.nbytes > self._limit:
             return
@@ -129,6 +134,9 @@ class Chunked:
             for _ in self._pool.map(put, indices):
                 pass
         return out
+
+    def forget(self) -> None:
+        self._cache.clear()
 
     def close(self) -> None:
         if self._pool is not None:

@@ -152,6 +152,9 @@ class Samples(Source):
     def passed(self) -> None:
         pass
 
+    def forget(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 

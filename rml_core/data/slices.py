@@ -224,10 +224,17 @@ class Slices(Source):
 
     # --- what is said of them
 
+    def forget(self) -> None:
+        for volume in self._volumes:
+            volume.forget()
+
     def close(self) -> None:
-        for volume in (self._inputs, self._targets):
-            if volume is not None:
-                volume.close()
+        for volume in self._volumes:
+            volume.close()
+
+    @property
+    def _volumes(self) -> list[Volume]:
+        return [volume for volume in (self._inputs, self._targets) if volume is not None]
 
     def broken(self, indices: np.ndarray) -> str:
         found = []

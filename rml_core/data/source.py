@@ -76,5 +76,9 @@ class Source(ABC):
         """Which of the samples `indices` have numbers that are not finite; "": none. Reads them again."""
 
     @abstractmethod
+    def forget(self) -> None:
+        """Let go of memory that is held to be read again."""
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of files that are open."""

@@ -45,6 +45,10 @@ class Source(Protocol):
         """The values in `box`, which has a start and a stop for each axis. Raises `RunFailed`."""
         ...
 
+    def forget(self) -> None:
+        """Let go of what is kept in memory to be read again."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -63,7 +67,49 @@ class Volume:
         self.shape: tuple[int, ...] = added + source.shape
         self.chunks: tuple[int, ...] | None = None if source.chunks is None else added + source.chunks
         self.fortran = source.fortran
-        self.dtype = self._taken(np.empty(0, source.dtype)).dtype
+        self.dtype = self._taken(np.empty((1, 0), source.dtype)).dtype
+        self._as_stored = not form.mask and self.dtype == source.dtype
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes taken from storage so far: of a mapped file the pages that were touched, of chunks what they take
+        there, compressed."""
+        return self._source.bytes_read
+
+    def read(self, box: Box, channels: slice = ALL) -> np.ndarray:
+        """The values in `box`, a slice for each axis of space: (C, *sizes of the box), not to be written to: it may be
+        a view of the file or of a chunk. `channels`: which of them.
+
+        Raises:
+            RunFailed: the file is damaged or shorter than it was, or a mask's values are no integers.
+        """
+        within = [*map(_within, (channels, *box), self.shape)]
+        if self._form.add_channel:
+            values = self._source.read(tuple(within[1:]))
+            return (values if self._as_stored else self._taken(values))[None][within[0]]
+        values = self._source.read(tuple(within))
+        return values if self._as_stored else self._taken(values)
+
+    def close(self) -> None: ...
+
+
+class Volume:
+    """An array (C, *space) that slices are cut from. Safe to use from several threads.
+
+    `dtype`: as on disk, in this machine's byte order; of a mask, integers of at most 32 bits, in one channel. `chunks`:
+    the block (C, *space) that storage reads as a whole; None: the file is mapped, and any part is as good. `fortran`:
+    it is mapped, and what is near on disk is near along its first axis, not its last.
+    """
+
+    def __init__(self, source: Source, item: Item, form: Form) -> None:
+        self.item = item
+        self._source, self._form = source, form
+        added = (1,) if form.add_channel else ()
+        self.shape: tuple[int, ...] = added + source.shape
+        self.chunks: tuple[int, ...] | None = None if source.chunks is None else added + source.chunks
+        self.fortran = source.fortran
+        self.dtype = self._taken(np.empty((1, 0), source.dtype)).dtype
+        self._as_stored = not form.mask and self.dtype == source.dtype
 
     @property
     def bytes_read(self) -> int:
@@ -85,6 +131,10 @@ class Volume:
             return self._taken(self._source.read(within[1:]))[None][within[0]]
         return self._taken(self._source.read(within))
 
+    def forget(self) -> None:
+        """Let go of the chunks that are kept: they are decoded again when they are asked for."""
+        self._source.forget()
+
     def close(self) -> None:
         """Let go of the file. Arrays that were read stay as they are."""
         self._source.close()
@@ -93,6 +143,15 @@ class Volume:
         dtype = array.dtype.newbyteorder("=")
         array = array.astype(np.float64 if dtype.itemsize > 8 else dtype, copy=False)
         return integers(array, self.item) if self._form.mask else array
+
+
+def _within(part: slice, size: int) -> slice:
+    """`part` of an axis, with a start and a stop. Raises `ValueError` where it is no part."""
+    start, stop = part.start, part.stop
+    start, stop = (0 if start is None else start), (size if stop is None else stop)
+    if not 0 <= start <= stop <= size or part.step not in (None, 1):
+        raise ValueError(f"{part} is no part of an axis of {size}")
+    return slice(start, stop)
 
 
 def opened_volume(item: Item, form: Form, cache_bytes: int) -> Volume:

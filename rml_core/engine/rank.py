@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
 
 # Of what a run may hold (`memory_limit`): the decoded chunks of volumes that are trained on in any order, of those that
-# are evaluated from one end to the other, and batches that are made ahead.
-CACHE_SHARES = {"training": 4, "test": 8}
-AHEAD_SHARE = 8
+# are evaluated from one end to the other, and batches that are made ahead. An assembly takes the rest, and what chunks
+# to train on take: these are let go of for it.
+CACHE_SHARES = {"training": 2, "test": 5}
+AHEAD_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,8 @@ class Rank:
         setup = self.setup
         assert setup.test is not None
         count = setup.test.count
+        if take is not None and "training" in self._samples:
+            self._samples["training"].forget()
 
         def tell(done: int, size: int, seconds: float) -> None:
             assert report is not None

@@ -345,6 +345,22 @@ def test_a_transform_that_fails_names_the_slice(work, monkeypatch):
     )
 
 
+def test_chunks_that_are_forgotten_are_read_again(work):
+    type_, path = saved(work, "hdf5", "x", volume())
+    prepared = work.prepare(type=type_, input_path=path, target_path=path, slicers=BRICKS)
+    source = Slices(prepared, cache_bytes=1 << 24)
+    order = {"batch_size": 4, "epoch": 1, "seed": 0, "training": True, "shuffle": True, "threads": 2}
+    read = []
+    for forget in (False, False, True, False):
+        if forget:
+            source.forget()
+        list(batches(source, **order))
+        read.append([side.bytes_read for side in source._volumes])
+    assert read[0] == read[1]
+    assert read[2] == read[3] == [2 * count for count in read[0]]
+    source.close()
+
+
 def test_read_ahead_is_bounded_in_bytes(work):
     _, path = saved(work, "npy", "x", volume(shape=(64, 13, 19)))
     source = Slices(work.prepare(type="numpy", input_path=path, slicers=[{"sizes": [1, 13, 19]}]))
