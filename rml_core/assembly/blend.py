@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,33 @@ def gaussian(size: int) -> Array:
 
 
 BLENDS = {"mean": ones, "gaussian": gaussian}
+
+
+class Batch(NamedTuple):
+    """Predictions (N, channels, *sample), those of the slices `numbers` in their `rows`: in the order of
+    `grid.in_order`, without a gap."""
+
+    numbers: Array
+    rows: Array
+    outputs: Array
+
+    @classmethod
+    def of(cls, regions: Regions, start: int, numbers: Array, outputs: Array) -> Batch:
+        """The slices at the N positions from `start` on, whose numbers come in any order. Raises `ValueError`: they
+        are others."""
+        positions: Any = np.arange(start, start + len(numbers))
+        in_order: Any = regions.grid.in_order(positions, regions.axis)
+        rows = np.arange(len(numbers))
+        if not np.array_equal(in_order, numbers):
+            sorting = np.argsort(numbers)
+            places = np.searchsorted(numbers, in_order, sorter=sorting)
+            rows = sorting[np.minimum(places, len(sorting) - 1)]
+            if not np.array_equal(numbers[rows], in_order):
+                raise ValueError(f"slices {numbers.tolist()} are not those at {start} to {start + len(numbers)}")
+        return cls(in_order, rows, outputs)
+
+    def part(self, start: int, stop: int) -> Batch:
+        return Batch(self.numbers[start:stop], self.rows[start:stop], self.outputs)
 
 
 @dataclass(frozen=True)
@@ -96,21 +123,10 @@ class Blend:
         """What is beside each other along this axis comes in one `Piece`."""
         return self.regions.along
 
-    def pieces(self, start: int, numbers: Array, outputs: Array) -> list[Piece]:
-        """The predictions (N, channels, *sample) of the slices `numbers`, which are those at the N positions from
-        `start` on, in the order in which they are added. All are views."""
-        grid, count = self.grid, len(numbers)
-        in_order = grid.in_order(np.arange(start, start + count), self.regions.axis)  # type: ignore[arg-type]
-        rows = np.arange(count)
-        if not np.array_equal(in_order, numbers):
-            sorting = np.argsort(numbers)
-            rows = sorting[np.searchsorted(numbers, in_order, sorter=sorting)]
-            if not np.array_equal(numbers[rows], in_order):
-                raise ValueError(f"slices {numbers.tolist()} are not those at {start} to {start + count}")
-        return list(self._pieces(in_order, rows, outputs))
-
-    def _pieces(self, numbers: Any, rows: Any, outputs: Array) -> Iterator[Piece]:
+    def pieces(self, batch: Batch) -> Iterator[Piece]:
+        """The predictions of a batch, in the order in which they are added; all are views."""
         grid, axis = self.grid, self.grid.axes[self.along]
+        numbers, rows, outputs = batch
         step = prod(grid.counts[self.along + 1 :]) * axis.apart
         at = 0
         while at < len(numbers):

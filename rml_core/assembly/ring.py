@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rml_core.assembly.blend import Array, Blend, Piece
+from rml_core.assembly.blend import Array, Batch, Blend, Piece
 from rml_core.assembly.finishing import Finished, Finishing
 from rml_core.assembly.regions import SINGLE, Index
 
@@ -95,19 +95,16 @@ class Ring:
             stripe.begun.wait()
         torch.set_num_threads(threads)
 
-    def add(self, number: int, start: int, numbers: Array, outputs: Array) -> None:
-        """The predictions `outputs` (N, channels, *sample) of the slices `numbers` of set `number`, which are those at
-        the N positions from `start` on. They must not change afterwards. Waits while too much is under way; raises what
-        has gone wrong with earlier ones."""
+    def add(self, number: int, start: int, batch: Batch) -> None:
+        """Predictions of set `number`, those at the positions from `start` on, which must not change afterwards. Waits
+        while too much is under way; raises what has gone wrong with earlier ones."""
         self._raise_failure()
         blend = self.blends[number]
         layer = blend.regions.slices_a_layer
-        at, end = start, start + len(numbers)
+        at, end = start, start + len(batch.numbers)
         while at < end:
             stop = min(end, (at // layer + 1) * layer)
-            rows = slice(at - start, stop - start)
-            # A line that ends a layer comes in ascending order: it is within the layer as a whole.
-            pieces = blend.pieces(at, numbers[rows], outputs[rows])
+            pieces = list(blend.pieces(batch.part(at - start, stop - start)))
             waiting = self._room.take(sum(piece.cores.nbytes for piece in pieces), len(self._stripes))
             item = _Item(number, pieces, at // layer if stop % layer == 0 else None, waiting)
             for stripe in self._stripes:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from rml_core.assembly.blend import Array, Blend, Piece
+from rml_core.assembly.blend import Array, Batch, Blend, Piece
 from rml_core.assembly.finishing import Finished, Finishing
 from rml_core.assembly.regions import SINGLE, Index, Regions
 from rml_core.config.unfinished import unfinished
@@ -113,14 +113,14 @@ class Spool:
         self._layers: dict[tuple[int, int], int] = {}
         self._needed: Counter[tuple[int, int]] = Counter()
 
-    def add(self, number: int, start: int, numbers: Array, outputs: Array) -> None:
+    def add(self, number: int, start: int, batch: Batch) -> None:
         """As `Ring.add`."""
-        nbytes = outputs.nbytes
+        nbytes = batch.outputs.nbytes
         while self._waiting and sum(size for size, _ in self._waiting) + nbytes > self._waiting_limit:
             self._waiting.popleft()[1].result()
         while self._waiting and self._waiting[0][1].done():
             self._waiting.popleft()[1].result()
-        self._waiting.append((nbytes, self._writer.submit(self._put, number, start, numbers, outputs)))
+        self._waiting.append((nbytes, self._writer.submit(self._put, number, start, batch)))
 
     def end(self) -> list[tuple[int, Finished]]:
         """As `Ring.end`."""
@@ -142,11 +142,11 @@ class Spool:
         self._writer.shutdown(cancel_futures=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _put(self, number: int, start: int, numbers: Array, outputs: Array) -> None:
+    def _put(self, number: int, start: int, batch: Batch) -> None:
         """Write predictions to the files of their layers; whenever one is whole, its tasks can begin."""
         blend = self.blends[number]
         regions = blend.regions
-        at, end, a_layer, slot = start, start + len(numbers), regions.slices_a_layer, _slot(blend)
+        at, end, a_layer, slot = start, start + len(batch.numbers), regions.slices_a_layer, _slot(blend)
         while at < end:
             layer = at // a_layer
             stop = min(end, (layer + 1) * a_layer)
@@ -159,12 +159,12 @@ class Spool:
                     self._layers[number, layer] = size
                     self._spooled += size
                 self._needed[number, layer] = regions.readers(layer)
-            rows = slice(at - start, stop - start)
+            part = batch.part(at - start, stop - start)
             descriptor = os.open(self._job.file(number, layer), os.O_WRONLY | os.O_CREAT, 0o666)
             try:
-                for which, output in zip(numbers[rows].tolist(), outputs[rows], strict=True):
+                for which, row in zip(part.numbers.tolist(), part.rows.tolist(), strict=True):
                     location = blend.grid.location(which)
-                    core = np.ascontiguousarray(blend.core(output, location.box))
+                    core = np.ascontiguousarray(blend.core(batch.outputs[row], location.box))
                     _write(descriptor, core, regions.within_layer(location.place) * slot * SINGLE)
             finally:
                 os.close(descriptor)

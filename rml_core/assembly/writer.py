@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rml_core.assembly.blend import Array, Blend
+from rml_core.assembly.blend import Array, Batch, Blend
 from rml_core.assembly.finishing import Finished, Finishing, Score, totalled
 from rml_core.assembly.layout import Assembly, Outfile
 from rml_core.assembly.regions import Regions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Way(Protocol):
     """How sums are made of predictions: `ring` or `spool`."""
 
-    def add(self, number: int, start: int, numbers: Array, outputs: Array) -> None: ...
+    def add(self, number: int, start: int, batch: Batch) -> None: ...
 
     def end(self) -> list[tuple[int, Finished]]: ...
 
@@ -65,7 +65,8 @@ class Assembler:
         self._firsts = [0, *accumulate(grid.count for grid in assembly.grids)]
         self._taken = 0
         try:
-            blends = tuple(Blend(Regions(grid, assembly.channels), assembly.blend) for grid in assembly.grids)
+            self._regions = [Regions(grid, assembly.channels) for grid in assembly.grids]
+            blends = tuple(Blend(regions, assembly.blend) for regions in self._regions)
             finishing = Finishing(assembly, self._outfile.layout, mapped, score)
             self._way = way(blends, finishing, self._outfile.local)
         except BaseException:
@@ -80,9 +81,10 @@ class Assembler:
         """
         arrays = outputs.detach().float().cpu().numpy()
         number = bisect_right(self._firsts, self._taken) - 1
-        first = self._firsts[number]
+        start = self._taken - self._firsts[number]
+        batch = Batch.of(self._regions[number], start, np.asarray(indices) - self._firsts[number], arrays)
         try:
-            self._way.add(number, self._taken - first, np.asarray(indices) - first, arrays)
+            self._way.add(number, start, batch)
         except OSError as error:
             raise self._outfile.failure(error) from error
         self._taken += len(arrays)
