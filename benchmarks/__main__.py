@@ -1,14 +1,19 @@
 """Every benchmark, one after another, and one table: `make bench`, or `python benchmarks`."""
 
 import augmentation
+import blocks
 import build_densenet
+import cutting
 import jpeg_folder
 import keras_fit
+import large_volumes
 import losses
 import phase_overhead
 import startup
 import train_small_cnn
 import train_unet
+import unet_volume
+import volumes
 from measure import main
 
 main(
@@ -21,4 +26,9 @@ main(
     build_densenet.rows,
     losses.rows,
     phase_overhead.rows,
+    cutting.rows,
+    blocks.rows,
+    volumes.rows,
+    unet_volume.rows,
+    large_volumes.rows,
 )

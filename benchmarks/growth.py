@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 
 from blocks import SHAPE, Writers, ours, raw
 from measure import in_turns
-from volumes import NETWORKS, SIZE, WINDOW, peers_python, run_file, side, volume
+from volumes import NETWORKS, SIZE, WINDOW, one_layer, peers_python, prediction, run_file, side, volume
 
 SIZES, WRITERS = (128, 256, 512, 768, 1024), (1, 2, 4)
 QUICK_SIZES, QUICK_WRITERS, QUICK_SHAPE = (16, 24), (1, 2), (32, 32, 64)
@@ -55,19 +55,20 @@ sequential write of as many bytes by one process took {raw:.2f} s.
 def of_volumes(folder: Path, sizes: tuple[int, ...], window: int, rounds: int, quick: bool) -> dict[int, Any]:
     found = {}
     small = volume(folder / "small.h5", 2 * window)
-    warm_up = run_file(folder / "small.json", small, NETWORKS["identity"], 2 * window, window)
+    identity = one_layer(NETWORKS["identity"], window)
+    warm_up = run_file(folder / "small.json", small, identity, 2 * window, window)
     theirs, copied = peers_python(quick), folder / "copy.h5"
     for size in sizes:
         source = volume(folder / "volume.h5", size)
-        path = run_file(folder / "run.json", source, NETWORKS["identity"], size, window)
+        path = run_file(folder / "run.json", source, identity, size, window)
         sides = {
             "ours": partial(side, sys.executable, "run_file.py", warm_up, path),
             "copy": partial(side, theirs, "copy_h5py.py", small, source, copied),
         }
-        if size <= SIZE:
+        if size <= SIZE and not quick:
             sides["monai"] = partial(side, theirs, "windows_monai.py", small, source, copied, "identity", window)
         found[size] = in_turns(sides, rounds)
-        for left in (source, copied, path.with_suffix(".h5")):
+        for left in (source, copied, prediction(path)):
             left.unlink()
     return found
 
@@ -128,8 +129,9 @@ def text(volumes: dict[int, Any], writers: dict[int, Any], window: int, block: i
 def plot(path: Path, volumes: dict[int, Any], writers: dict[int, Any], mebibytes: int) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for name, label in (("ours", "rml"), ("monai", "MONAI"), ("copy", "plain h5py copy")):
-        points = [(size**3 * 4 / 2**20, each[name]["seconds"]) for size, each in volumes.items() if name in each]
-        left.plot(*zip(*points, strict=True), "o-", label=label)
+        measured = [size for size, each in volumes.items() if name in each]
+        seconds = [volumes[size][name]["seconds"] for size in measured]
+        left.plot([size**3 * 4 / 2**20 for size in measured], seconds, "o-", label=label)
     left.set(
         xscale="log", yscale="log", xlabel="volume, MiB", ylabel="seconds", title="identity, windows overlap by half"
     )

@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 
 from measure import Row, main
-from volumes import NETWORKS, WINDOW, run_file, side, volume
+from volumes import NETWORKS, WINDOW, one_layer, prediction, run_file, side, volume
 
 SIZE, LIMIT_MB = 1024, 256
 SPARSE, TILE = (4096, 4096, 512), 16
@@ -48,7 +48,7 @@ def tiles(path: Path, source: Path, shape: tuple[int, ...], tile: int) -> Path:
         "test_input_path": str(source),
         "test_batch_size": 16,
         "slicers": [{"name": "tiles", "sizes": sizes, "strides": strides}],
-        "hdf5_outfile": str(path.with_suffix(".h5")),
+        "hdf5_outfile": str(prediction(path)),
         "hdf5_output": "argmax",
     }
     path.write_text(json.dumps({"neural_network": {"data": data, "layers": layers}}))
@@ -75,14 +75,14 @@ def rows(rounds: int, quick: bool) -> list[Row]:
     measured = []
     with tempfile.TemporaryDirectory() as temporary, limited(LIMIT_MB):
         folder = Path(temporary)
-        small = volume(folder / "small.h5", 2 * window)
-        warm_up = run_file(folder / "small.json", small, NETWORKS["identity"], 2 * window, window)
+        small, identity = volume(folder / "small.h5", 2 * window), one_layer(NETWORKS["identity"], window)
+        warm_up = run_file(folder / "small.json", small, identity, 2 * window, window)
         large = volume(folder / "volume.h5", size)
-        path = run_file(folder / "large.json", large, NETWORKS["identity"], size, window)
+        path = run_file(folder / "large.json", large, identity, size, window)
         figures = side(sys.executable, "run_file.py", warm_up, path)
         measured.append(Row(f"{size}³ in {window}³ windows", figures["MB"], None, LIMIT_MB, "MB"))
         large.unlink()
-        path.with_suffix(".h5").unlink()
+        prediction(path).unlink()
 
         small_tiles = tiles(folder / "tiles.json", sparse(folder / "tiles_small.h5", (64, 64, 16)), (64, 64, 16), 4)
         path = tiles(folder / "sparse.json", sparse(folder / "sparse.h5", shape), shape, tile)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from functools import partial
@@ -10,22 +9,9 @@ from pathlib import Path
 
 from measure import Row, in_turns, main
 from networks import unet3d_json
-from volumes import line, side, volume
+from volumes import line, run_file, side, volume
 
 SIZE, WINDOW, BOUND = 192, 64, 1.05
-
-
-def run_file(path: Path, source: Path, size: int, window: int) -> Path:
-    """Windows that overlap by half; a batch is a line of them."""
-    data = {
-        "type": "hdf5",
-        "test_input_path": str(source),
-        "test_batch_size": line(size, window),
-        "slicers": [{"name": "windows", "sizes": [window] * 3, "strides": [window // 2] * 3}],
-        "hdf5_outfile": str(path.with_suffix(".h5")),
-    }
-    path.write_text(json.dumps({"neural_network": {"data": data, "layers": unet3d_json(window)}}))
-    return path
 
 
 def rows(rounds: int, quick: bool) -> list[Row]:
@@ -34,7 +20,7 @@ def rows(rounds: int, quick: bool) -> list[Row]:
         folder = Path(temporary)
         small, source = volume(folder / "small.h5", window), volume(folder / "volume.h5", size)
         warm_up, path = (
-            run_file(folder / f"{name}.json", each, extent, window)
+            run_file(folder / f"{name}.json", each, unet3d_json(window), extent, window)
             for name, each, extent in (("small", small, window), ("run", source, size))
         )
         windows = line(size, window) ** 3

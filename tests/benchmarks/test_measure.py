@@ -65,3 +65,22 @@ def test_the_exit_status_says_whether_the_bounds_are_kept(
         measure.main(lambda rounds, quick: [measure.Row("a row", seconds, None, 0.5)])
     assert left.value.code == status
     assert "a row" in capsys.readouterr().out
+
+
+def test_several_sides_take_turns_and_each_figure_is_the_smallest(measure: Any) -> None:
+    turns: list[str] = []
+    figures = {
+        "ours": iter([{"seconds": 2.0, "MB": 5.0}, {"seconds": 1.0, "MB": 6.0}]),
+        "theirs": iter([{"seconds": 3.0}, {"seconds": 4.0}]),
+    }
+
+    def side(name: str) -> Any:
+        def measured() -> dict[str, float]:
+            turns.append(name)
+            return next(figures[name])
+
+        return measured
+
+    found = measure.in_turns({name: side(name) for name in figures}, 2)
+    assert turns == ["ours", "theirs", "theirs", "ours"]
+    assert found == {"ours": {"seconds": 1.0, "MB": 5.0}, "theirs": {"seconds": 3.0}}

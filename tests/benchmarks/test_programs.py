@@ -25,6 +25,11 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "main(rows)" in path
         "build_densenet",
         "losses",
         "phase_overhead",
+        "cutting",
+        "blocks",
+        "volumes",
+        "unet_volume",
+        "large_volumes",
     ],
 )
 def test_it_prints_its_table(name: str) -> None:
@@ -35,3 +40,12 @@ def test_it_prints_its_table(name: str) -> None:
     heading, *rows = finished.stdout.splitlines()
     assert heading.split() == ["name", "ours", "baseline", "ratio", "bound"]
     assert rows
+
+
+@pytest.mark.slow
+def test_growth_writes_its_page_and_its_plot(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, FOLDER / "growth.py", tmp_path, "--quick"], capture_output=True, check=True)
+    text = (tmp_path / "growth.md").read_text()
+    assert "| volume | MiB | seconds | MB/s | memory, MB | plain h5py copy, s | MONAI, s | MONAI, MB |" in text
+    assert "| writers | seconds | MB/s |" in text
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
