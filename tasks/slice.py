@@ -40,11 +40,12 @@ class Slicing:
 
 @dataclass(frozen=True)
 class SliceSet:
-    """A handle on a slice set of a role, whose slices are there: they are cut when they are due."""
+    """A handle on a slice set of a role, whose slices are there: they are cut when they are due.
 
-    role: str
-    name: str
-    count: int
+    `said` names it. It is a text of its own: Prefect takes what two handles have in common for data that flows.
+    """
+
+    said: str
 
 
 def slice_(slicing: Slicing, loaded: Prepared) -> SliceSet:
@@ -67,7 +68,7 @@ def slice_(slicing: Slicing, loaded: Prepared) -> SliceSet:
                 _cut(volume, grid, number)
         finally:
             volume.close()
-    return SliceSet(loaded.role, grid.name, grid.count)
+    return SliceSet(f"{loaded.role} {grid.name}: {grid.count} slices")
 
 
 def _cut(volume: Volume, grid: SliceGrid, number: int) -> np.ndarray:

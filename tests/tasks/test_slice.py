@@ -44,8 +44,8 @@ def test_a_set_is_a_handle(loaded: Loaded, tmp_path: Path):
     np.save(tmp_path / "v.npy", np.zeros((8, 9, 10)))
     source, prepared = loaded(input_type="numpy", test_input_path="v.npy")
     one, other = Slicing(source, 0), Slicing(source, 1)
-    assert slice_(one, prepared) == SliceSet("test", "bricks", 2 * 3 * 3)
-    assert slice_(other, prepared) == SliceSet("test", "slice_set_2", 6 * 2 * 2)
+    assert slice_(one, prepared) == SliceSet("test bricks: 18 slices")
+    assert slice_(other, prepared) == SliceSet("test slice_set_2: 24 slices")
     assert len({source.key, one.key, other.key}) == 3
     assert one.is_whole()
 
