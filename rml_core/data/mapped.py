@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from math import prod
 from typing import Any
 
@@ -15,6 +14,7 @@ from rml_core.config.problem import RunFailed
 from rml_core.data.arrays import reason
 from rml_core.data.chunked import Chunked, Taken, runs
 from rml_core.data.files import Item
+from rml_core.data.page_cache import PageCache, runs_of
 from rml_core.data.volumes import Box, Source
 
 PAGE = mmap.PAGESIZE
@@ -64,18 +64,17 @@ class Mapped:
     ) -> None:
         """Raises `RunFailed` where the file is not there or ends before the array does."""
         self.item, self.shape, self.dtype, self.fortran = item, shape, dtype, fortran
-        self._end = offset + prod(shape) * dtype.itemsize
+        self._offset, self._end = offset, offset + prod(shape) * dtype.itemsize
         self._taken = Taken()
+        # By the shape of a box, the bytes of its pages.
+        self._pages: dict[tuple[int, ...], int] = {}
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._cache = PageCache(path, offset)
+            self._check()
+            with open(path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise RunFailed(f"{item}: cannot be read: {error.strerror}") from None
-        try:
-            self._check()
-            mapped = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
-        except BaseException:
-            os.close(self._file)
-            raise
         self._array = np.ndarray(shape, dtype, mapped, offset, order="F" if fortran else "C")
 
     @property
@@ -85,30 +84,25 @@ class Mapped:
     def read(self, box: Box) -> np.ndarray:
         self._check()
         found = self._array[box]
-        self._taken.add(_touched(found))
+        if found.size:
+            taken = self._pages.get(found.shape)
+            if taken is None:
+                run, outer = runs_of(found, PAGE)
+                taken = self._pages[found.shape] = prod(size for _, size in outer) * -(-run // PAGE) * PAGE
+            self._taken.add(taken)
+            if self._cache.looks():
+                start = sum(part.start * step for part, step in zip(box, self._array.strides, strict=True))
+                self._cache.want(self._offset + start, found)
         return found
 
+    def forget(self) -> None:
+        pass
+
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._cache.close()
 
     def _check(self) -> None:
         """Pages behind the end of a file end the process that touches them."""
-        size = os.fstat(self._file).st_size
+        size = self._cache.size()
         if size < self._end:
             raise RunFailed(f"{self.item}: is cut short: it takes {self._end} bytes, and there are {size}")
-
-
-def _touched(array: np.ndarray) -> int:
-    """Bytes of the pages that `array` lies in, at least; runs that are less than a page apart share theirs."""
-    axes = sorted(zip(array.strides, array.shape, strict=True))
-    run, count = array.itemsize, 1
-    for stride, size in axes:
-        if size == 0:
-            return 0
-        if stride <= run + PAGE and count == 1:
-            run += stride * (size - 1)
-        else:
-            count *= size
-    return count * -(-run // PAGE) * PAGE

@@ -90,47 +90,6 @@ class Volume:
         values = self._source.read(tuple(within))
         return values if self._as_stored else self._taken(values)
 
-    def close(self) -> None: ...
-
-
-class Volume:
-    """An array (C, *space) that slices are cut from. Safe to use from several threads.
-
-    `dtype`: as on disk, in this machine's byte order; of a mask, integers of at most 32 bits, in one channel. `chunks`:
-    the block (C, *space) that storage reads as a whole; None: the file is mapped, and any part is as good. `fortran`:
-    it is mapped, and what is near on disk is near along its first axis, not its last.
-    """
-
-    def __init__(self, source: Source, item: Item, form: Form) -> None:
-        self.item = item
-        self._source, self._form = source, form
-        added = (1,) if form.add_channel else ()
-        self.shape: tuple[int, ...] = added + source.shape
-        self.chunks: tuple[int, ...] | None = None if source.chunks is None else added + source.chunks
-        self.fortran = source.fortran
-        self.dtype = self._taken(np.empty((1, 0), source.dtype)).dtype
-        self._as_stored = not form.mask and self.dtype == source.dtype
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes taken from storage so far: of a mapped file the pages that were touched, of chunks what they take
-        there, compressed."""
-        return self._source.bytes_read
-
-    def read(self, box: Box, channels: slice = ALL) -> np.ndarray:
-        """The values in `box`, a slice for each axis of space: (C, *sizes of the box), not to be written to: it may be
-        a view of the file or of a chunk. `channels`: which of them.
-
-        Raises:
-            RunFailed: the file is damaged or shorter than it was, or a mask's values are no integers.
-        """
-        within = tuple(slice(*part.indices(size)) for part, size in zip((channels, *box), self.shape, strict=True))
-        if any(part.step != 1 for part in within):
-            raise ValueError(f"{box} is no box")
-        if self._form.add_channel:
-            return self._taken(self._source.read(within[1:]))[None][within[0]]
-        return self._taken(self._source.read(within))
-
     def forget(self) -> None:
         """Let go of the chunks that are kept: they are decoded again when they are asked for."""
         self._source.forget()

@@ -298,11 +298,12 @@ def test_a_mask_with_fractions(tmp_path):
     assert str(failed.value) == f"{tmp_path}/a.npy: a mask holds integers, this one has fractions"
 
 
-def test_steps_are_no_boxes(tmp_path):
+def test_what_is_no_box(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 4, 4)))
     volume = opened_volume(Item(f"{tmp_path}/a.npy"), Form("numpy"), 0)
-    with pytest.raises(ValueError, match="no box"):
-        volume.read((slice(0, 4, 2), slice(0, 4)))
+    for part in (slice(0, 4, 2), slice(-1, 4), slice(2, 1), slice(0, 5)):
+        with pytest.raises(ValueError, match="is no part of an axis of 4"):
+            volume.read((part, slice(0, 4)))
 
 
 def test_what_was_read_is_not_written_to(tmp_path):
