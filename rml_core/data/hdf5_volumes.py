@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import threading
 import zlib
 from contextlib import suppress
 from math import prod
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from h5py import h5d, h5s, h5t, h5z
 
+from rml_core.config import remote
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
+from rml_core.data.arrays import reason
 from rml_core.data.chunked import Chunked, Taken, runs, whole_chunks
 from rml_core.data.hdf5 import OpenFile, said
 from rml_core.data.mapped import lying_at
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 BLOCK, LEAST = 1 << 22, 1 << 18
 # Chunks below this are decoded by HDF5, which is quicker where there is little to decode.
 DIRECT = 1 << 13
+# Behind a URL the places of so many chunks at most are held in memory, to ask for several at once.
+MOST_LISTED = 1 << 18
 
 DEFLATE, SHUFFLE = h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE
 # The filters that the package hdf5plugin brings, and what they are called where a file does not say it.
@@ -59,7 +64,7 @@ def source_of(file: OpenFile, item: Item, cache_bytes: int) -> Source:
         block = whole_chunks(plist.get_chunk(), shape, dtype.itemsize, LEAST)
     else:
         block = runs(shape, dtype.itemsize, BLOCK)
-    return Chunked(shape, dtype, block, storage.fetch, storage.taken, cache_bytes, is_url(item.file), file.close)
+    return Chunked(shape, dtype, block, storage.fetch, storage.taken, cache_bytes, is_url(item.file), storage.close)
 
 
 def check_filters(plist: Any, item: Item) -> None:
@@ -136,6 +141,21 @@ class _Storage:
         self._file, self._size = file, file.size
         self._dataset, self._item, self._decoder, self.taken = dataset, item, decoder, Taken()
         self._stored = dataset.get_storage_size() / (prod(dataset.shape) * dataset.dtype.itemsize)
+        # HDF5 has a server asked for one chunk after the other.
+        self._ranges = remote.Ranges(item.file) if self._lists_chunks() else None
+        self._listing = threading.Lock()
+        self._places: dict[tuple[int, ...], Any] | None = None
+
+    def close(self) -> None:
+        self._file.close()
+        if self._ranges is not None:
+            self._ranges.close()
+
+    def _lists_chunks(self) -> bool:
+        if self._decoder is None or not is_url(self._item.file):
+            return False
+        large = prod(self._decoder.chunk) * self._dataset.dtype.itemsize >= LEAST
+        return large and self._dataset.get_num_chunks() <= MOST_LISTED
 
     def fetch(self, box: Box) -> np.ndarray:
         """The values in `box`. Raises `RunFailed`."""
@@ -166,11 +186,11 @@ class _Storage:
 
     def _chunk(self, decoder: _Decoder, box: Box) -> np.ndarray:
         """The chunk that begins where `box` does, which reaches to its end or the array's."""
-        try:
-            skipped, data = self._dataset.read_direct_chunk(tuple(part.start for part in box))
-        except (OSError, RuntimeError, ValueError):
-            # Never written: HDF5 knows what is there instead, or what is wrong.
+        found = self._stored_bytes(tuple(part.start for part in box))
+        if found is None:
+            # HDF5 knows what is there instead, or what is wrong.
             return self._by_hdf5(box)
+        skipped, data = found
         self.taken.add(len(data))
         sizes = tuple(part.stop - part.start for part in box)
         chunk = decoder.decode(data, skipped, sizes != decoder.chunk)
@@ -180,6 +200,31 @@ class _Storage:
             return self._by_hdf5(box)
         except RunFailed as error:
             raise RunFailed(f"{error}: the chunk at {tuple(part.start for part in box)} is damaged") from None
+
+    def _stored_bytes(self, start: tuple[int, ...]) -> tuple[int, bytes] | None:
+        """Of the chunk that begins at `start`: the filters that were left out, and its bytes; None: it was never
+        written, or cannot be read."""
+        if self._ranges is None:
+            try:
+                return self._dataset.read_direct_chunk(start)
+            except (OSError, RuntimeError, ValueError):
+                return None
+        place = self._place(start)
+        if place is None:
+            return None
+        try:
+            return place.filter_mask, self._ranges.read(place.byte_offset, place.byte_offset + place.size)
+        except OSError as error:
+            raise RunFailed(f"{self._item}: cannot be read: {error.strerror or reason(error)}") from None
+
+    def _place(self, start: tuple[int, ...]) -> Any:
+        """Where the chunk that begins at `start` lies in the file; None: nowhere."""
+        with self._listing:
+            if self._places is None:
+                places: dict[tuple[int, ...], Any] = {}
+                self._dataset.chunk_iter(lambda place: places.update({place.chunk_offset: place}))
+                self._places = places
+        return self._places.get(start)
 
     def _by_hdf5(self, box: Box) -> np.ndarray:
         array = np.empty([part.stop - part.start for part in box], self._dataset.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from h5py import h5d, h5p, h5s, h5t
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rml_core.config import remote
 from rml_core.config.problem import RunFailed
 from rml_core.data import hdf5_volumes, mapped, zarr_volumes
 from rml_core.data.files import Form, Item
@@ -168,12 +170,15 @@ def test_boxes_are_what_numpy_cuts(layout, case, small, cache):
 
 @pytest.mark.parametrize("layout", [*ONE_FILE, "zarr 2", "zarr 3, shards"])
 @settings(max_examples=4, deadline=None)
-@given(case=cases())
-def test_the_same_behind_a_url(layout, case):
+@given(case=cases(), small=st.booleans())
+def test_the_same_behind_a_url(layout, case, small):
     array, chunk, boxes = case
     files = fsspec.filesystem("memory")
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(mapped, "RANGE", 48)
+        if small:
+            patch.setattr(hdf5_volumes, "DIRECT", 1)
+            patch.setattr(hdf5_volumes, "LEAST", 1)
         kind, item = LAYOUTS[layout](Path(folder), array, chunk)
         try:
             files.put(f"{folder}/{item.file}", f"/volumes/{item.file}", recursive=True)
@@ -296,6 +301,33 @@ def test_a_mask_with_fractions(tmp_path):
     with pytest.raises(RunFailed) as failed:
         volume.read((slice(None), slice(None)))
     assert str(failed.value) == f"{tmp_path}/a.npy: a mask holds integers, this one has fractions"
+
+
+def test_chunks_behind_a_url_are_asked_for_at_once(tmp_path, monkeypatch):
+    """By their places in the file: HDF5 itself waits for each before it asks for the next."""
+    monkeypatch.setattr(hdf5_volumes, "LEAST", 1)
+    monkeypatch.setattr(hdf5_volumes, "DIRECT", 1)
+    array = np.arange(2048, dtype="f4").reshape(1, 32, 64)
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
+        dataset = file.create_dataset("a", array.shape, "f4", chunks=(1, 8, 64), compression="gzip", fillvalue=7)
+        dataset[:, :24] = array[:, :24]
+    files, barrier = fsspec.filesystem("memory"), threading.Barrier(3, timeout=10)
+    asked = remote.Ranges.read
+
+    def together(self, start, stop):
+        barrier.wait()
+        return asked(self, start, stop)
+
+    monkeypatch.setattr(remote.Ranges, "read", together)
+    try:
+        files.put_file(f"{tmp_path}/a.h5", "/chunks/a.h5")
+        volume = opened_volume(Item("memory://chunks/a.h5", "a"), Form("hdf5"), 0)
+        found = volume.read((slice(None), slice(None)))
+        volume.close()
+    finally:
+        files.rm("/chunks", recursive=True)
+    np.testing.assert_array_equal(found[:, :24], array[:, :24])
+    assert (found[:, 24:] == 7).all()
 
 
 def test_what_is_no_box(tmp_path):
