@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -13,10 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import psutil
 import pytest
 
 from rml_core.config.problem import RunFailed
+from rml_core.config.section import parse
+from rml_core.data.prepared import prepare
+from rml_core.data.section import Data
+from rml_core.data.survey import survey
 from tasks.cluster import mapper
 
 
@@ -136,6 +143,24 @@ def test_a_cluster_at_an_address_decodes(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     assert rml("run", file, "--untracked")[0] == 0
     assert there == [line.split()[3:] for line in (tmp_path / "out_train.txt").read_text().splitlines()]
+
+
+def test_a_cluster_at_an_address_decodes_volumes(cluster: tuple[str, int], tmp_path: Path):
+    """Each job takes some chunks from the file to their places in another; what comes back are counts."""
+    array = np.random.default_rng(0).integers(0, 3, (40, 30, 50)).astype("f4")
+    array[0, 0, :7] = np.nan
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=array, chunks=(7, 9, 11), compression="gzip", shuffle=True)
+    keys = {"input_type": "hdf5", "input_path": "a.h5", "slicers": [{"sizes": [8, 8, 8]}], "preload": True}
+    data = parse(Data, keys, "data")
+    found = survey(data, "training", tmp_path)
+    assert found is not None
+    results: list[Any] = []
+    with mapper(cluster[0], watch=lambda result, _: results.append(result)) as on_cluster:
+        prepared = prepare(found, data, tmp_path / "prepared", on_cluster)
+    np.testing.assert_array_equal(np.load(Path(prepared.folder, "inputs.npy"))[0], array)
+    assert prepared.warnings == (f"{tmp_path}/a.h5:/x has 7 nan values",)
+    assert sum(len(pickle.dumps(result)) for result in results) < 1000
 
 
 @pytest.mark.parametrize("preload", [True, False])
