@@ -14,6 +14,7 @@ from rml_core.data.files import held_shape
 from rml_core.data.floats import end, ended
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.data.nans import Nans
+from rml_core.data.neighbours import read_of
 from rml_core.data.section import Data
 from rml_core.data.source import Room
 from rml_core.data.volumes import Volume
@@ -32,12 +33,17 @@ class Row(NamedTuple):
     cut: bool = False
 
 
+Reads = tuple[extract.Read, ...]
+
+
 @dataclass(slots=True)
 class One:
-    """A slice that is to be made. `rng`: where something is random. `draws`: what its transforms drew."""
+    """A slice that is to be made. `reads`: what reads each side. `rng`: where something is random. `draws`: what its
+    transforms drew."""
 
     grid: SliceGrid
     location: SliceLocation
+    reads: Reads
     rng: np.random.Generator | None
     training: bool
     draws: dict[int | str, Any] = field(default_factory=dict)
@@ -68,6 +74,11 @@ class Maker:
         number."""
         chain = self._chains[side]
         return not self._of_inputs and chain.leading == 0 and chain.gathers(training)
+
+    def reads(self, grid: SliceGrid, numbers: np.ndarray) -> Reads:
+        """What reads the slices `numbers`, each side's."""
+        sides = [side for side in (self._inputs, self._targets) if side is not None]
+        return tuple(read_of(volume, grid, numbers) for volume in sides)
 
     def make(self, one: One, row: Row) -> Room:
         """The slice in the arrays of `row`, or in new ones where there are none."""
@@ -100,7 +111,7 @@ class Maker:
             return self._finished(side, self._led(side, volume, one), one, out)
         if out is None:
             out = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), np.float32)
-        extract.cut(volume.read, one.grid, one.location, _channels_first(out))
+        extract.cut(one.reads[side], one.grid, one.location, _channels_first(out))
         self._look_for_nans(side, out, one)
         chain.ending(one.training).act_on(_channels_last(out))
         return out
@@ -108,7 +119,7 @@ class Maker:
     def _led(self, side: int, volume: Volume, one: One) -> np.ndarray:
         """The voxels of `one` in their own type, held, after the leading steps."""
         array: np.ndarray = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), volume.dtype)
-        extract.cut(volume.read, one.grid, one.location, _channels_first(array))
+        extract.cut(one.reads[side], one.grid, one.location, _channels_first(array))
         self._look_for_nans(side, array, one)
         return self._chains[side].lead(array)
 
@@ -123,7 +134,7 @@ class Maker:
     def _classes_of(self, side: int, volume: Volume, one: One, out: np.ndarray | None) -> np.ndarray:
         """The classes of the voxels of `one`; padding and fill are of none."""
         chain, shape = self._chains[side], one.grid.sample_shape
-        raw = volume.read(one.location.box)
+        raw = one.reads[side](one.location.box)
         core = (slice(None), *extract.there(one.grid, one.location))
         if self.is_plain(side, one.training):
             out = np.empty(shape, np.int64) if out is None else out

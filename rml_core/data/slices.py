@@ -18,7 +18,7 @@ from rml_core.data.files import channels_first, held_shape
 from rml_core.data.masks import Mapped
 from rml_core.data.nans import Nans
 from rml_core.data.prepared import Prepared
-from rml_core.data.slice_making import Maker, One, Row
+from rml_core.data.slice_making import Maker, One, Reads, Row
 from rml_core.data.slice_order import Order, layout_of, mixed, order_of
 from rml_core.data.source import Room, Source
 from rml_core.data.volumes import Volume, opened_volume
@@ -194,26 +194,30 @@ class Slices(Source):
         return all(self._maker.is_plain(0, training) for training in (True, False))
 
     def fill(self, indices: np.ndarray, room: Room, seed: int, epoch: int, training: bool) -> None:
+        if not len(indices):
+            return
+        of = self._set_of(int(indices[0]))
         if room.shares:
-            of = self._set_of(int(indices[0]))
             self._maker.make_line(of.grid, indices - of.first, room.inputs, training)
+        reads = self._maker.reads(of.grid, indices - of.first)
         for row, index in enumerate(indices.tolist() if self._targets is not None or not room.shares else ()):
             inputs, targets, kept = (None if array is None else array[row, ...] for array in room)
             into = Row(inputs, targets, kept, cut=room.shares)
-            self._make(index, into, seed, epoch, training)
+            self._make(index, into, reads, seed, epoch, training)
 
     def alone(self, indices: np.ndarray, seed: int, epoch: int, training: bool) -> Room:
         if len(indices) != 1:
             raise ValueError(f"slices of different shapes cannot be a batch of {len(indices)}")
-        made = self._make(int(indices[0]), Row(), seed, epoch, training)
+        made = self._make(int(indices[0]), Row(), None, seed, epoch, training)
         inputs, *others = (None if array is None else array[None] for array in made)
         assert inputs is not None
         return Room(inputs, *others)
 
-    def _make(self, index: int, row: Row, seed: int, epoch: int, training: bool) -> Room:
+    def _make(self, index: int, row: Row, reads: Reads | None, seed: int, epoch: int, training: bool) -> Room:
         of = self._set_of(index)
+        reads = reads or self._maker.reads(of.grid, np.array([index - of.first]))
         rng = self._generator(index, seed, epoch, training)
-        one = One(of.grid, of.grid.location(index - of.first), rng, training)
+        one = One(of.grid, of.grid.location(index - of.first), reads, rng, training)
         try:
             return self._maker.make(one, row)
         except RunFailed:
@@ -239,7 +243,7 @@ class Slices(Source):
     def broken(self, indices: np.ndarray) -> str:
         found = []
         for index in map(int, indices):
-            inputs, targets, _ = self._make(index, Row(), 0, 0, training=False)
+            inputs, targets, _ = self._make(index, Row(), None, 0, 0, training=False)
             if not np.isfinite(inputs).all():
                 found.append((index, 0))
             elif targets is not None and not np.isfinite(targets).all():
