@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +19,7 @@ from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.config.target import Target
 from rml_core.data import prepared_volumes
+from rml_core.data.building import built_beside
 from rml_core.data.files import NAMED, Form, Item, Role
 from rml_core.data.handles import closing
 from rml_core.data.prepared_volumes import Side, identity
@@ -155,14 +152,9 @@ def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared
     folder = folder_of(survey, data, under)
     if not is_whole(folder):
         try:
-            under.mkdir(parents=True, exist_ok=True)
-            _sweep(folder)
-            building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            try:
+            with built_beside(folder) as building:
                 _build(survey, data, building, map)
                 _put_in_place(building, folder)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
         except OSError as error:
             raise RunFailed(
                 f"samples cannot be prepared in {under}: {error.strerror or error}; "
@@ -385,20 +377,11 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what runs that were killed left half built, a day ago or earlier."""
-    for left in folder.parent.glob(f".{folder.name}-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > 86400:
-                shutil.rmtree(left, ignore_errors=True)
-
-
 def _put_in_place(building: Path, folder: Path) -> None:
     """Rename; a damaged folder makes way, a whole one that another run has put there meanwhile stays."""
     if folder.exists() and not is_whole(folder):
-        away = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        os.rename(folder, away / "damaged")
-        shutil.rmtree(away, ignore_errors=True)
+        with built_beside(folder) as away:
+            os.rename(folder, away / "damaged")
     try:
         os.rename(building, folder)
     except OSError:
