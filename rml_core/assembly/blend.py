@@ -118,7 +118,7 @@ class Blend:
             return None
         return np.asarray(_product(axes), np.float32)
 
-    @property
+    @cached_property
     def along(self) -> int:
         """What is beside each other along this axis comes in one `Piece`."""
         return self.regions.along
@@ -126,11 +126,11 @@ class Blend:
     def pieces(self, batch: Batch) -> Iterator[Piece]:
         """The predictions of a batch, in the order in which they are added; all are views."""
         grid, axis = self.grid, self.grid.axes[self.along]
-        numbers, rows, outputs = batch
+        numbers, rows, outputs = batch.numbers.tolist(), batch.rows.tolist(), batch.outputs
         step = prod(grid.counts[self.along + 1 :]) * axis.apart
         at = 0
         while at < len(numbers):
-            location = grid.location(int(numbers[at]))
+            location = grid.location(numbers[at])
             whole = location.box[self.along].stop - location.box[self.along].start == axis.size
             count, place = 1, location.place[self.along]
             # Slices of a line that do not overlap, and whose rows are evenly spaced, are one view.
@@ -142,8 +142,8 @@ class Blend:
                 if rows[at + count] - rows[at + count - 1] != rows[at + 1] - rows[at]:
                     break
                 count += 1
-            stride = int(rows[at + 1] - rows[at]) if count > 1 else 1
-            first, last = int(rows[at]), int(rows[at + count - 1])
+            stride = rows[at + 1] - rows[at] if count > 1 else 1
+            first, last = rows[at], rows[at + count - 1]
             if stride < 0:
                 first, last, stride, count = first, first, 1, 1
             cores = self._cores(outputs[first : last + 1 : stride], location.box)

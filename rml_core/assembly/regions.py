@@ -101,7 +101,7 @@ class Regions:
             touching[self.axis] = (layer,)
             yield from itertools.product(*touching)
 
-    @property
+    @cached_property
     def along(self) -> int:
         """The axis of lines: the last one beside that of the layers."""
         return max((axis for axis in range(len(self.grid.axes)) if axis != self.axis), default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,15 +43,19 @@ class Gallery:
 
     def add(self, batch: Batch, result: Tensor, names: Sequence[str]) -> None:
         """Keep what is wanted of a batch of a set with `count` samples."""
-        wanted = np.flatnonzero(np.isin(batch.indices, np.linspace(0, self.count - 1, GALLERY).round()))
-        if not len(wanted):
+        wanted = [row for row, index in enumerate(batch.indices.tolist()) if index in self._spread]
+        if not wanted:
             return
-        outputs = result[torch.from_numpy(wanted).to(result.device)].float().cpu().numpy()
+        outputs = result[torch.tensor(wanted, device=result.device)].float().cpu().numpy()
         self.inputs += [_thumbnail(batch.inputs[row]) for row in wanted]
         self.outputs += [_thumbnail(each) for each in outputs]
         if batch.targets is not None:
             self.targets += [_thumbnail(batch.targets[row]) for row in wanted]
         self.names += [names[batch.indices[row]] for row in wanted]
+
+    @cached_property
+    def _spread(self) -> frozenset[int]:
+        return frozenset(np.linspace(0, self.count - 1, GALLERY).round().astype(int).tolist())
 
 
 def _thumbnail(sample: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ class Axis:
     after: int = 0
     discard_remainders: bool = False
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many slices there are; 0 where remainders are discarded and there is nothing else."""
         beyond = self.length - self.size
@@ -55,7 +55,7 @@ class Axis:
     def overlaps(self) -> bool:
         return self.stride < self.size and self.count > 1
 
-    @property
+    @cached_property
     def apart(self) -> int:
         """Slices that are so many places apart do not overlap."""
         return max(1, min(-(-self.size // self.stride), self.count))
