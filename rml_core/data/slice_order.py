@@ -23,6 +23,7 @@ import numpy as np
 
 from rml_core.config.seed import derive, generator
 from rml_core.data.chunked import runs
+from rml_core.data.page_cache import READ_AHEAD
 from rml_core.slicers.grid import Axis, SliceGrid
 
 # Bytes of inputs and targets, as they are stored once decoded, among which slices are shuffled.
@@ -31,8 +32,6 @@ WINDOW = 1 << 29
 RUNS, MOST_RUNS = 8, 1 << 17
 # Runs whose border costs more than this part of what they have are made longer, where there is room.
 SHARED = 1.5
-# What is read together of a file that is mapped: the kernel reads ahead as far.
-READ_AHEAD = 1 << 16
 # Permutations of more are computed number by number.
 LISTED = 1 << 20
 
