@@ -185,10 +185,11 @@ def _prepare(
             prepared[role] = do(planned.transform[role].name, transform, source, loaded)
         else:
             prepared[role] = do(phase.name, load, source)
-        for warning in prepared[role].warnings:
-            say.warning(f"warning: {warning}")
         for number, sliced in enumerate(planned.slice.get(role, ())):
             slice_sets.append(do(sliced.name, slice_, Slicing(source, number), prepared[role]))
+    # Once, where training and test are cut from one volume.
+    for warning in dict.fromkeys(warning for each in prepared.values() for warning in each.warnings):
+        say.warning(f"warning: {warning}")
     return prepared, slice_sets
 
 
