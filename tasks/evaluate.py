@@ -50,7 +50,7 @@ def evaluate(
         take = taking(assembling)
     result = ranks.evaluate(stage.ranks, epoch, output, publish, take)
     for line in ranks.warnings(stage.ranks):
-        log.warning(line)
+        log.warning(f"warning: {line}")
     rate = result.samples / max(result.seconds, 1e-9)
     if result.stopped:
         return EvaluatedEpoch(stage.ranks, epoch, float("nan"), float("nan"), rate)

@@ -29,7 +29,7 @@ def train_epoch(stage: ranks.Stage, epoch: int, metrics: Path | None) -> Trained
     """
     sums, rate = ranks.train_epoch(stage.ranks, epoch, publish)
     for line in ranks.warnings(stage.ranks):
-        log.warning(line)
+        log.warning(f"warning: {line}")
     trained = TrainedEpoch(
         ranks=stage.ranks,
         epoch=epoch,

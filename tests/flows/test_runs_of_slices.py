@@ -189,14 +189,16 @@ def test_predictions_of_slices_lie_in_the_groups_of_their_sets(
                 np.testing.assert_array_equal(file[f"{slicer['name']}/{number:05}"][...], cut(number)[0])
 
 
-def test_nan_values_are_said_once(rml: Rml, run_file: RunFile, tmp_path: Path):
+@pytest.mark.parametrize("preload", [False, True])
+def test_nan_values_are_said_once(rml: Rml, run_file: RunFile, tmp_path: Path, preload: bool):
     array = np.ones((4, 6, 6), np.float32)
     array[1:3, 2, 2] = np.nan
     np.save(tmp_path / "x.npy", array)
-    data = {"type": "numpy", "test_input_path": "x.npy", "slicers": [{"sizes": [3, 3, 3], "strides": [1, 1, 1]}]}
+    slicers = [{"sizes": [3, 3, 3], "strides": [1, 1, 1]}]
+    data = {"type": "numpy", "test_input_path": "x.npy", "slicers": slicers, "preload": preload}
     layers = [{"class_name": "Activation", "config": {"activation": "linear"}}]
     status, _, said = rml("run", run_file({"neural_network": {"layers": layers, "data": data}}), "--untracked")
-    assert (status, said) == (0, f"{tmp_path}/x.npy has 2 nan values\n")
+    assert (status, said) == (0, f"warning: {tmp_path}/x.npy has 2 nan values\n")
 
 
 def test_training_goes_on_until_the_loss_is_nan_and_names_the_slice(rml: Rml, run_file: RunFile, tmp_path: Path):

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 Rml = Callable[..., tuple[int, str, str]]
@@ -72,6 +74,24 @@ def test_a_full_disk_while_samples_are_prepared(own: dict[str, Any], run: Rml, t
         "",
         f"load training: samples cannot be prepared in {folder}: File too large; make room there, or set "
         "XDG_CACHE_HOME to another folder\n",
+    )
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_while_a_volume_is_prepared(own: dict[str, Any], run: Rml, tmp_path: Path):
+    """Its room is taken before the first chunk is decoded."""
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "rml" / "prepared"
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_dataset("x", data=np.zeros((20, 20, 20), "f4"), chunks=(8, 8, 8), compression="gzip")
+    section = {
+        "layers": [{"class_name": "Activation", "config": {"activation": "linear"}}],
+        "data": {"type": "hdf5", "test_input_path": "v.h5:/x", "preload": True, "slicers": [{"sizes": [8, 8, 8]}]},
+    }
+    assert run(section, room=20000) == (
+        1,
+        "",
+        f"load test: samples cannot be prepared in {folder}: File too large; make room there, or set XDG_CACHE_HOME to "
+        "another folder\n",
     )
     assert list(folder.iterdir()) == []
 
