@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import rich
 
-from flows.console import Bar, line_of, say_written
+from flows.console import Bar, EpochLines, line_of, say_written
 from rml_core.engine.progress import Blocks, Progress
-from tasks.evaluate import EvaluatedEpoch
+from tasks.evaluate import AssembledEpoch, EvaluatedEpoch
 from tasks.ranks import Ranks
 from tasks.train_epoch import TrainedEpoch
 
@@ -181,3 +181,20 @@ def test_the_bar_of_a_volume_ends_with_its_last_block(terminal: tuple[io.StringI
     shown = CODES.sub("", text.getvalue())
     assert re.search(r"evaluate epoch 1 [━╸╺ ]+ 100/100 10 MB/s 0:00:00", shown), shown
     assert re.search(r"assemble prediction.h5 [━╸╺ ]+ 1/3 +-:--:--", shown), shown
+
+
+def test_the_line_of_an_epoch_is_complete_with_what_is_assembled(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="rml")
+    ranks = Ranks("", 1)
+    lines = EpochLines(3, evaluates=True, assembles=True)
+    lines(TrainedEpoch(ranks, 1, 0, 0.5, 0.1, 10.0, 1.0))
+    lines(EvaluatedEpoch(ranks, 1, 0.25, 0.5, 20.0))
+    assert not caplog.messages
+    sets = {"tiles": {"accuracy": 0.75}, "bricks": {"accuracy": math.nan, "mae": 0.0625}, "none": {}}
+    lines(AssembledEpoch(ranks, 1, sets))
+    lines(EvaluatedEpoch(ranks, 1, math.nan, math.nan, 20.0))
+    lines(AssembledEpoch(ranks, 1, {}))
+    assert caplog.messages == [
+        "epoch 1/3  loss 0.5  test loss 0.25  accuracy 0.5000  assembled tiles 0.7500, bricks mae 0.0625  10 samples/s",
+        "evaluation of epoch 1  20 samples/s",
+    ]

@@ -194,3 +194,15 @@ def test_figures_as_a_table(tmp_path: Path):
         "\n"
         f"- `{tmp_path}/out_train.txt`"
     )
+
+
+def test_figures_of_assembled_volumes_are_columns_of_their_own(tmp_path: Path):
+    ran = outcome(tmp_path)
+    sets = {"tiles": {"accuracy": 0.75, "classes": {}}, "bricks": {"accuracy": math.nan, "mae": 0.5}, "none": {}}
+    ran.history = [{"epoch": 1, "accuracy": 0.5, "assembled": sets}, {"epoch": 2, "accuracy": 0.25}]
+    assert report.markdown(ran).splitlines()[:4] == [
+        "| epoch | accuracy | tiles, assembled: accuracy | bricks, assembled: mae |",
+        "| --- | --- | --- | --- |",
+        "| 1 | 0.5 | 0.75 | 0.5 |",
+        "| 2 | 0.25 |  |  |",
+    ]
