@@ -251,9 +251,10 @@ def _run(
 
     def checked_run() -> Any:
         from rml_core.check import check, check_resume
+        from rml_core.config.limits import memory_limit
         from tasks.ranks import refuse_several, threads
 
-        collect(lambda: refuse_several(ranks), threads, lambda: check_resume(resume))
+        collect(lambda: refuse_several(ranks), threads, memory_limit, lambda: check_resume(resume))
         source: str | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
         folder = base if base is not None else folder_of(file)
         run = read(source, folder)

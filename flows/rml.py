@@ -23,12 +23,13 @@ from flows import report
 from flows.artifacts import Artifacts
 from flows.phases import Outcome, execute
 from rml_core.check import Checked, check, check_resume
+from rml_core.config.limits import memory_limit
 from rml_core.config.problem import collect
 from rml_core.config.remote import text_of
 from rml_core.run import ROOT, read, schema
 from tasks.load import Source, cache_folder, load
 from tasks.progress import listening, log
-from tasks.ranks import refuse_several
+from tasks.ranks import refuse_several, threads
 from tasks.slice import Slicing, slice_
 from tasks.transform import transform
 
@@ -121,7 +122,7 @@ def rml(
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     _log_to_server()
-    collect(lambda: refuse_several(ranks), lambda: check_resume(resume))
+    collect(lambda: refuse_several(ranks), threads, memory_limit, lambda: check_resume(resume))
     checked = check(read({ROOT: neural_network}, base), app)
     with listening(Artifacts()):
         publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))

@@ -145,10 +145,12 @@ def test_bad_arguments(own: dict[str, Any], refuses: Any, arguments: tuple[objec
 
 def test_every_bad_argument_is_said_at_once(own: dict[str, Any], refuses: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RML_THREADS", "x")
+    monkeypatch.setenv("RML_MEMORY", "much")
     refuses(
         own,
         "--ranks: 2 ranks are not available yet\n    allowed: 1",
         'RML_THREADS: "x" does not fit\n    allowed: a number of threads, 1 or more',
+        'RML_MEMORY: "much" does not fit\n    allowed: bytes, as "2GB", "512MiB" or 500000000; 1MiB or more',
         '--resume: "latest" does not fit\n    allowed: auto, or left out to start anew',
         arguments=("--ranks", 2, "--resume", "latest"),
     )
