@@ -67,7 +67,9 @@ class Scoring:
         if self.target.kind == "mask":
             return torch.from_numpy(to_classes(raw[0], self.mapped, self.ignore_index))[None]
         ending = self.test.data.target_chain.ending(training=False)
-        return torch.from_numpy(np.moveaxis(ending.apply(np.moveaxis(raw, 0, -1)), -1, 0))[None]
+        # Of float32 without any ending it is the file's own pages, which torch warns of.
+        values = np.require(ending.apply(np.moveaxis(raw, 0, -1)), requirements="W")
+        return torch.from_numpy(np.moveaxis(values, -1, 0))[None]
 
     def _volume(self) -> Volume:
         with _OPENING:

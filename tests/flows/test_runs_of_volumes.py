@@ -141,6 +141,7 @@ def test_classes_and_half_precision(rml: Rml, run_file: RunFile, tmp_path: Path)
     np.testing.assert_array_equal(datasets(tmp_path / "prediction.h5")["bricks"], volume.astype(np.float16))
 
 
+@pytest.mark.filterwarnings("error")
 def test_figures_of_the_assembled_volume_count_each_voxel_once(rml: Rml, run_file: RunFile, tmp_path: Path):
     """Half of the voxels are in two slices: those over slices count these twice."""
     volume, target = values("f4"), values("f4")
