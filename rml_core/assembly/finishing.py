@@ -3,6 +3,7 @@ bytes in their place."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +15,8 @@ from rml_core.slicers.grid import Box
 
 # The class of a voxel that no slice has.
 NO_CLASS = 255
+# So many bytes of a region are converted at once.
+STRIP = 1 << 22
 # From here on a number is rounded to what half precision calls infinite.
 BEYOND_HALF = 65520.0
 
@@ -47,20 +50,32 @@ class Finishing:
     def __call__(self, number: int, blend: Blend, at: Box, sums: Array) -> Finished:
         """Finish the region `at` of set `number`: sums (channels, *at), of which nothing is left. Raises `OSError`."""
         blend.finish(sums, at)
-        beyond = 0
-        written = sums
+        nbytes = beyond = 0
+        for rows, part in _strips(sums, at, self._converts):
+            written, too_large = self._converted(blend, part, sums[:, rows])
+            self.layout.write(number, part, written, self.mapped)
+            nbytes, beyond = nbytes + written.nbytes, beyond + too_large
+        counts = None if self.score is None else self.score(number, at, sums)
+        return Finished(nbytes, beyond, counts)
+
+    @property
+    def _converts(self) -> bool:
+        return self.assembly.output == "argmax" or self.assembly.precision == "half"
+
+    def _converted(self, blend: Blend, at: Box, values: Array) -> tuple[Array, int]:
+        """What is written of values (channels, *at), and how many are beyond it. The values become what is written,
+        classes apart."""
         if self.assembly.output == "argmax":
-            written = self._classes(sums)
+            classes = self._classes(values)
             for index in empty(blend.grid, at):
-                written[index] = NO_CLASS
-        elif self.assembly.precision == "half":
-            written, beyond = _halved(sums)
-        counts = None
-        if self.score is not None:
-            values = written.astype(np.float32) if written.dtype == np.float16 else sums
-            counts = self.score(number, at, values)
-        self.layout.write(number, at, written, self.mapped)
-        return Finished(written.nbytes, beyond, counts)
+                classes[index] = NO_CLASS
+            return classes, 0
+        if self.assembly.precision == "half":
+            halves, beyond = _halved(values)
+            if self.score is not None:
+                values[...] = halves
+            return halves, beyond
+        return values, 0
 
     def _classes(self, values: Array) -> Array:
         """(channels, *space) as (1, *space), uint8."""
@@ -73,6 +88,17 @@ class Finishing:
             np.copyto(best, values[channel], where=better)
             classes[0][better] = channel
         return classes
+
+
+def _strips(sums: Array, at: Box, converts: bool) -> Iterator[tuple[slice, Box]]:
+    """Rows of a region along its first axis, and their boxes: a few at a time where they are made something else of,
+    which takes room."""
+    rows = sums.shape[1]
+    few = max(1, STRIP // (sums.nbytes // rows)) if converts else rows
+    first, others = at[0], at[1:]
+    for start in range(0, rows, few):
+        stop = min(start + few, rows)
+        yield slice(start, stop), (slice(first.start + start, first.start + stop), *others)
 
 
 def _halved(values: Array) -> tuple[Array, int]:

@@ -193,8 +193,11 @@ class Outfile:
             lacking = lack_of_room(assembly, scratch)
             if lacking:
                 raise RunFailed(lacking)
+            # Before HDF5 begins, which cannot say what a disk has said; and then for the bytes that it has made.
+            self._unfinished.touch()
+            self._reserve(assembly.nbytes + METADATA)
             self.layout = self._create()
-            self._reserve()
+            self._reserve(self._unfinished.stat().st_size)
         except OSError as error:
             self.discard()
             raise self.failure(error) from error
@@ -271,11 +274,11 @@ class Outfile:
                 places.append(Place(grid.name, shape, assembly.dtype, dataset.id.get_offset()))
         return Layout(str(self._unfinished), tuple(places))
 
-    def _reserve(self) -> None:
+    def _reserve(self, size: int) -> None:
         """Without its bytes the file would only be long: a disk that others fill meanwhile is told now."""
         descriptor = os.open(self._unfinished, os.O_WRONLY)
         try:
-            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+            os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
             # Some network file systems cannot.
             if error.errno not in CANNOT:

@@ -28,6 +28,8 @@ Submit = Callable[[Callable[[], None]], Any]
 
 # More stripes than this only wait for each other's memory.
 MOST_STRIPES = 4
+# So often who waits for the stripes looks how far they are, in seconds.
+LOOK_S = 0.5
 # Predictions that wait for the stripes: of what the run may hold, and at most.
 WAITING_SHARE, WAITING_MOST = 8, 1 << 26
 # Regions of a layer beyond this share of it are held in a file.
@@ -111,9 +113,10 @@ class Ring:
                 stripe.inbox.put(item)
             at = stop
 
-    def end(self) -> list[tuple[int, Finished]]:
-        """Wait until all is written: (set number, region), in an order that rests on the geometry alone."""
-        self._stop()
+    def end(self, look: Callable[[], None]) -> list[tuple[int, Finished]]:
+        """Wait until all is written: (set number, region), in an order that rests on the geometry alone. `look` is
+        called now and then."""
+        self._stop(look)
         self._raise_failure()
         return [
             (number, finished)
@@ -122,15 +125,21 @@ class Ring:
             )
         ]
 
+    def finished(self) -> list[Finished]:
+        """What is written until now."""
+        return [each for stripe in self._stripes for each in list(stripe.done.values())]
+
     def discard(self) -> None:
         """Leave what has not been taken."""
         for stripe in self._stripes:
             stripe.stopped = True
         self._stop()
 
-    def _stop(self) -> None:
+    def _stop(self, look: Callable[[], None] = lambda: None) -> None:
         for stripe in self._stripes:
             stripe.inbox.put(None)
+        while wait(self._running, LOOK_S).not_done:
+            look()
         for running in self._running:
             running.result()
         self._running = []

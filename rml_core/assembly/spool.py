@@ -122,14 +122,19 @@ class Spool:
             self._waiting.popleft()[1].result()
         self._waiting.append((nbytes, self._writer.submit(self._put, number, start, batch)))
 
-    def end(self) -> list[tuple[int, Finished]]:
+    def end(self, look: Callable[[], None]) -> list[tuple[int, Finished]]:
         """As `Ring.end`."""
         while self._waiting:
             self._waiting.popleft()[1].result()
-        self._wait(lambda: not self._under_way)
+        self._wait(lambda: not self._under_way, look)
         self._writer.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
         return [(number, finished) for (number, _), finished in sorted(self._done.items(), key=lambda each: each[0])]
+
+    def finished(self) -> list[Finished]:
+        """What is written until now."""
+        with self._changed:
+            return list(self._done.values())
 
     def discard(self) -> None:
         """Leave nothing; what workers are about they finish."""
@@ -198,7 +203,7 @@ class Spool:
                     self._job.file(number, layer).unlink(missing_ok=True)
             self._changed.notify_all()
 
-    def _wait(self, until: Callable[[], bool]) -> None:
+    def _wait(self, until: Callable[[], bool], look: Callable[[], None] = lambda: None) -> None:
         """Wait for the tasks under way; raises what has gone wrong with one."""
         while True:
             with self._changed:
@@ -208,6 +213,7 @@ class Spool:
             if there:
                 return
             self._workers.check()
+            look()
 
 
 def _slot(blend: Blend) -> int:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +26,9 @@ class Way(Protocol):
 
     def add(self, number: int, start: int, batch: Batch) -> None: ...
 
-    def end(self) -> list[tuple[int, Finished]]: ...
+    def end(self, look: Callable[[], None]) -> list[tuple[int, Finished]]: ...
+
+    def finished(self) -> list[Finished]: ...
 
     def discard(self) -> None: ...
 
@@ -89,13 +92,22 @@ class Assembler:
             raise self._outfile.failure(error) from error
         self._taken += len(arrays)
 
-    def finish(self) -> Assembled:
-        """Wait for all that is under way; the file appears under its name. Raises `RunFailed`."""
+    def finish(self, report: Callable[[int, int, int], None] | None = None) -> Assembled:
+        """Wait for all that is under way; the file appears under its name. `report(regions, of, bytes)` is told now and
+        then what is in the file. Raises `RunFailed`."""
+        regions = sum(prod(Regions(grid, self.assembly.channels).counts) for grid in self.assembly.grids)
+
+        def look() -> None:
+            if report is not None:
+                there = self._way.finished()
+                report(len(there), regions, sum(each.nbytes for each in there))
+
         try:
             if self._taken != self._firsts[-1]:
                 raise ValueError(f"{self._taken} predictions of {self._firsts[-1]}")
-            done = self._way.end()
+            done = self._way.end(look)
             self._outfile.appear()
+            look()
         except OSError as error:
             raise self._outfile.failure(error) from error
         finally:
