@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rml_core.engine.log import LogFiles, append, metrics_line
+from rml_core.engine.progress import Blocks
 from tasks import ranks
 from tasks.cluster import cluster
 from tasks.evaluate import AssembledEpoch
@@ -40,6 +42,7 @@ class _Live:
     scheduler: str | None
     stack: ExitStack
     assembler: Assembler | None = None
+    began: float = 0.0
 
 
 _live: dict[str, _Live] = {}
@@ -64,6 +67,7 @@ def taking(assembling: Assembling) -> Take:
 
     live = _live[assembling.id]
     if live.assembler is None:
+        live.began = time.perf_counter()
         if live.scheduler is None:
             live.assembler = Assembler(live.assembly, _on_threads(live.stack), live.scoring)
         else:
@@ -82,7 +86,13 @@ def assemble(stage: ranks.Stage, assembling: Assembling, epoch: int, logs: LogFi
     """
     live = _live[assembling.id]
     assert live.assembler is not None
-    assembled = live.assembler.finish()
+    phase = f"assemble {live.assembly.path.name}"
+
+    def report(done: int, total: int, nbytes: int) -> None:
+        # Most of it has been written while inference went on.
+        publish(Blocks(phase, done, total, nbytes, time.perf_counter() - live.began))
+
+    assembled = live.assembler.finish(report)
     figures = {}
     if live.scoring is not None:
         figures = {name: live.scoring.figures(counts) for name, counts in assembled.counts.items()}

@@ -28,8 +28,6 @@ Submit = Callable[[Callable[[], None]], Any]
 
 # More stripes than this only wait for each other's memory.
 MOST_STRIPES = 4
-# So often who waits for the stripes looks how far they are, in seconds.
-LOOK_S = 0.5
 # Predictions that wait for the stripes: of what the run may hold, and at most.
 WAITING_SHARE, WAITING_MOST = 8, 1 << 26
 # Regions of a layer beyond this share of it are held in a file.
@@ -138,10 +136,9 @@ class Ring:
     def _stop(self, look: Callable[[], None] = lambda: None) -> None:
         for stripe in self._stripes:
             stripe.inbox.put(None)
-        while wait(self._running, LOOK_S).not_done:
-            look()
         for running in self._running:
             running.result()
+            look()
         self._running = []
 
     def _raise_failure(self) -> None:

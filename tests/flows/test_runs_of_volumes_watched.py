@@ -123,7 +123,8 @@ def test_a_volume_on_the_server(
     picture = base64.b64decode(by_key["sections"]["data"].partition(",")[2])
     assert picture == (tmp_path / "prediction_sections.png").read_bytes()
     progress = {each["task_run_id"]: each for each in found if each["type"] == "progress"}
-    assert {names[task] for task in progress} == {"load training", "load test", "evaluate epoch 1"}
+    phases = {"load training", "load test", "evaluate epoch 1", "assemble prediction.h5, epoch 1"}
+    assert {names[task] for task in progress} == phases
     assert {each["data"] for each in progress.values()} == {100.0}
 
     _, again, _ = run(prefect_server, file)
