@@ -100,7 +100,7 @@ def text() -> str:
         "### Slicers\n",
         f"Members of `slicers`. {sentence(SliceSection)}\n",
         keys(SliceSection, "slicers"),
-        fence({"data": {"input_type": "numpy", "test_input_path": "volume.npy", "slicers": [example(SliceSection)]}}),
+        fence({"data": {"type": "numpy", "test_input_path": "volume.npy", "slicers": [example(SliceSection)]}}),
         "### Transforms\n",
         "Members of `transforms`, `input_transforms` and `target_transforms`, applied in their order.\n",
         table(("transform", "type", "value", "meaning", "example"), map(transform, transforms.TRANSFORMS.values())),
