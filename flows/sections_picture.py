@@ -80,7 +80,9 @@ def _draw_set(part: SubFigure, each: SetSections, rows: list[float], classes: in
                 _picture(axis, section, kind, windows[kind])
             axis.set_title(_title(section, kind, each.channels, classes), fontsize=9)
             axis.set_xlabel(_axis_name(section, -1), fontsize=8)
-            axis.tick_params(labelsize=7)
+            # What stands beside the first picture of a row holds for all of them.
+            axis.tick_params(labelsize=7, labelleft=lines or axis is row[0])
+            axis.locator_params(nbins=5)
         if not lines:
             row[0].set_ylabel(_axis_name(section, 0), fontsize=8)
     if not lines:
@@ -209,8 +211,9 @@ def _say_colours(
             for value in _present(each, kind)[:MOST_CLASSES]:
                 name = names[value] if value < len(names) else f"class {value}"
                 patches.append(Patch(facecolor=colours[value], edgecolor="0.4", label=name))
-        if kind == "prediction" and any(np.isnan(section.prediction).any() for section in each.sections):
-            patches.append(Patch(facecolor=NOTHING, edgecolor="0.4", label="gap"))
+        left_out = {"target": "does not count", "prediction": "gap"}
+        if kind in left_out and any(np.isnan(getattr(section, kind)).any() for section in each.sections):
+            patches.append(Patch(facecolor=NOTHING, edgecolor="0.4", label=left_out[kind]))
         columns = min(len(patches), 3 if any(len(name) > 8 for name in names) else 4)
         axis.legend(handles=patches, loc="upper center", ncols=max(columns, 1), fontsize=7, frameon=False)
 

@@ -53,17 +53,15 @@ def pixels(png: bytes) -> np.ndarray:
 @pytest.mark.parametrize(
     ("sets", "classes"),
     [
-        ([made()], None),
-        ([made(gaps=True), made("xz-slices", step=7)], None),
+        ([made(count=2, gaps=True), made("xz-slices", count=2, step=7)], None),
         ([made(targets=False)], None),
         ([made(count=1)], None),
         ([made(count=1, shape=(200,))], None),
         ([made(count=1, shape=(200,), classes=3, gaps=True)], 3),
-        ([made(classes=2)], 2),
-        ([made(classes=2, targets=False), made("flat", shape=(4, 400), classes=2)], 2),
-        ([made(classes=17, gaps=True)], 17),
-        ([made(classes=40)], 40),
-        ([made(shape=(1, 1))], None),
+        ([made(count=2, classes=2, targets=False), made("flat", count=2, shape=(4, 400), classes=2)], 2),
+        ([made(count=1, classes=17, gaps=True)], 17),
+        ([made(count=1, classes=40)], 40),
+        ([made(count=1, shape=(1, 1))], None),
     ],
 )
 def test_whatever_there_is_can_be_drawn(sets: list[SetSections], classes: int | None):
