@@ -11,7 +11,7 @@ from measure import Row, in_turns, main
 from networks import unet3d_json
 from volumes import line, run_file, side, volume
 
-SIZE, WINDOW, BOUND = 192, 64, 1.05
+SIZE, WINDOW, BOUND = 160, 64, 1.05
 
 
 def rows(rounds: int, quick: bool) -> list[Row]:
