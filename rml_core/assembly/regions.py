@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -24,11 +24,14 @@ Index = tuple[int, ...]
 class Regions:
     """The extent of `grid`, `channels` deep, cut into boxes of `tile` voxels; those at the end may be smaller.
 
-    Slices come in the order of `grid.in_order`, a layer along `axis` after the other.
+    Slices come in the order of `grid.in_order`, a layer along `axis` after the other. `usual`, `most`: bytes of a
+    region.
     """
 
     grid: SliceGrid
     channels: int
+    usual: int = field(default_factory=lambda: USUAL)
+    most: int = field(default_factory=lambda: MOST)
 
     @cached_property
     def axis(self) -> int:
@@ -49,13 +52,13 @@ class Regions:
         tile = list(extent)
         row = self.channels * prod(extent) // extent[self.axis] * SINGLE
         # Along the last axis the rows of a region are the runs that are written.
-        usual = MOST if self.axis == len(extent) - 1 and len(extent) > 1 else USUAL
+        usual = self.most if self.axis == len(extent) - 1 and len(extent) > 1 else self.usual
         along = axes[self.axis]
         tile[self.axis] = _fitting(max(usual // row, -(-along.size // 4)), along)
         for number, axis in enumerate(axes):
             held = self.channels * prod(tile) * SINGLE
-            if number != self.axis and held > MOST:
-                tile[number] = _fitting(max(MOST * tile[number] // held, axis.size), axis)
+            if number != self.axis and held > self.most:
+                tile[number] = _fitting(max(self.most * tile[number] // held, axis.size), axis)
         return tuple(tile)
 
     @cached_property

@@ -47,12 +47,12 @@ class Job:
     """What tasks have in common: small, whatever the size of the volume."""
 
     finishing: Finishing
+    regions: tuple[Regions, ...]
     blend: str
     folder: str
 
     def blending(self, number: int) -> Blend:
-        assembly = self.finishing.assembly
-        return _blend(Regions(assembly.grids[number], assembly.channels), self.blend)
+        return _blend(self.regions[number], self.blend)
 
     def file(self, number: int, layer: int) -> Path:
         return Path(self.folder, f"{number}-{layer}")
@@ -99,7 +99,8 @@ class Spool:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
         light = replace(finishing.assembly, said=(), slicers=())
-        self._job = Job(replace(finishing, assembly=light), blends[0].name, str(self._folder))
+        regions = tuple(blend.regions for blend in blends)
+        self._job = Job(replace(finishing, assembly=light), regions, blends[0].name, str(self._folder))
         self._writer = ThreadPoolExecutor(1, "rml-spool")
         self._waiting: deque[tuple[int, Future[None]]] = deque()
         self._waiting_limit = min(memory // WAITING_SHARE, WAITING_MOST)

@@ -17,7 +17,7 @@ import torch
 from rml_core.assembly import regions
 from rml_core.assembly.layout import Assembly
 from rml_core.assembly.ring import Ring
-from rml_core.assembly.spool import Spool, _blend
+from rml_core.assembly.spool import Spool
 from rml_core.assembly.writer import Assembled, Assembler, MakeWay
 from rml_core.slicers import grid as grids
 from rml_core.slicers.grid import Axis, SliceGrid
@@ -116,8 +116,6 @@ def small_regions(usual: int, most: int, easy: int) -> Iterator[None]:
         patch.setattr(regions, "USUAL", usual)
         patch.setattr(regions, "MOST", max(usual, most))
         patch.setattr(grids, "EASY_LAYER", easy)
-        # It may know regions of this grid of other sizes.
-        _blend.cache_clear()
         yield
 
 
