@@ -87,6 +87,7 @@ def check(run: Run, app: str | None = None) -> Checked:
     collected = Collected()
     name = collected.of(apps.named, app)
     _sections(run, name, collected)
+    load = file.checkpoints.load if file.checkpoints is not None else None
     learned = collected.of(_learned, run) if file.data.input_path is None else None
     takes = taking(run.graph)
     training = collected.of(survey, file.data, "training", run.base, None, WHERE, takes)
@@ -101,7 +102,7 @@ def check(run: Run, app: str | None = None) -> Checked:
         found = [training]
     networks = _networks(run, found, collected)
     network = networks.get(found[0].sample_shape) if found else None
-    fits = []
+    fits, taken = [], list[Problem]()
     for each in found:
         collected.problems += _targets(each, file)
         for part in each.parts:
@@ -112,10 +113,13 @@ def check(run: Run, app: str | None = None) -> Checked:
         own = networks[each.parts[0].shape]
         if network is not None and own is not None:
             collected.problems += _same_weights(network, own)
-        collected.problems += outfile.read_too(file.data, each, run.base)
+        taken += outfile.read_too(file.data, each, run.base, load)
         if each.role == "test" and file.data.hdf5_outfile is not None:
             made = [(part, own) for part in each.parts if (own := networks[part.shape]) is not None]
             collected.problems += outfile.problems(file.data, [_made(run, part, own) for part, own in made])
+    if not taken and (problem := outfile.no_place(file.data, run.base)) is not None:
+        taken = [problem]
+    collected.problems += taken
     if training is not None and test is not None:
         collected.problems += _watched(file, test)
     if network is not None:

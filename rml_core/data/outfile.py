@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rml_core.config.paths import resolve
@@ -47,14 +51,76 @@ def problems(data: Data, parts: Iterable[Made], where: str = WHERE) -> Iterator[
         yield Problem(f"{where}.hdf5_output", what, f"at most {MOST_CLASSES} classes", 'or "hdf5_output": "values"')
 
 
-def read_too(data: Data, survey: Survey, base: AnyPath | str, where: str = WHERE) -> Iterator[Problem]:
-    """The problem of an outfile that would take the place of what `survey` has found."""
+def read_too(
+    data: Data, survey: Survey, base: AnyPath | str, load: str | None = None, where: str = WHERE
+) -> Iterator[Problem]:
+    """The problem of an outfile that would take the place of what is read: of what `survey` has found, whatever the
+    run file calls it, or of the weights at `load`."""
     if data.hdf5_outfile is None:
         return
-    path = text_of(resolve(data.hdf5_outfile, base))
-    for item in {*survey.inputs, *(survey.targets or ())}:
-        if item.file == path:
-            yield Problem(f"{where}.hdf5_outfile", f"{path} is read: slices are cut from it", "another file")
+    path = resolve(data.hdf5_outfile, base)
+    for item in dict.fromkeys((*survey.inputs, *(survey.targets or ()))):
+        if _same(path, item.file):
+            yield Problem(f"{where}.hdf5_outfile", f"{item.file} is read: slices are cut from it", "another file")
+        elif _below(path, item.file):
+            what = f"{text_of(path)} would lie in {item.file}, which is read: slices are cut from it"
+            yield Problem(f"{where}.hdf5_outfile", what, "a place outside of it")
+    if load is not None and _same(path, weights := text_of(resolve(load, base))):
+        what = f"{weights} is read: the weights are loaded from it"
+        yield Problem(f"{where}.hdf5_outfile", what, "another file")
+
+
+def no_place(data: Data, base: AnyPath | str, where: str = WHERE) -> Problem | None:
+    """The problem of an outfile of this machine that cannot be written, told before anything is written."""
+    path = resolve(data.hdf5_outfile, base) if data.hdf5_outfile is not None else None
+    if not isinstance(path, Path):
+        return None
+    path = _normal(path)
+    if path.is_dir():
+        why = "is a directory"
+    else:
+        why = _refuses(next(parent for parent in path.parents if os.path.lexists(parent)))
+    if not why:
+        return None
+    remedy = "choose another place, or make this one writable"
+    return Problem(f"{where}.hdf5_outfile", f"{path} cannot be written: {why}", remedy=remedy)
+
+
+def _refuses(folder: Path) -> str:
+    """Why no file can be made in `folder`; "": one can."""
+    if folder.is_file():
+        return f"{folder} is a file"
+    try:
+        # Nobody sees it: it has no name, where file systems know such files, or none for longer than a moment.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return ""
+
+
+def _normal(path: AnyPath) -> AnyPath:
+    return Path(os.path.normpath(path.absolute())) if isinstance(path, Path) else path
+
+
+def _same(path: AnyPath, file: str) -> bool:
+    if isinstance(path, Path):
+        # Links, and names that differ in case where the file system does not, are the same file.
+        return os.path.normpath(path.absolute()) == file or (
+            os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file)
+        )
+    return _url(text_of(path)) == _url(file)
+
+
+def _below(path: AnyPath, folder: str) -> bool:
+    if isinstance(path, Path):
+        inside = Path(os.path.realpath(path)).parents
+        return os.path.isdir(folder) and Path(os.path.realpath(folder)) in inside
+    return _url(text_of(path)).startswith(f"{_url(folder)}/")
+
+
+def _url(path: str) -> str:
+    protocol, mark, rest = path.rpartition("://")
+    return protocol + mark + posixpath.normpath(rest)
 
 
 def _said(shape: Shape) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import zarr
 
 from rml_core.check import check, check_without_data
 from rml_core.config.problem import Refused
@@ -207,12 +210,104 @@ def test_classes_that_are_bytes(section: Section, classes: int):
     )
 
 
-@pytest.mark.parametrize("name", ["w.npy", "n.npy"])
-def test_the_outfile_is_not_what_is_read(section: Section, tmp_path: Path, name: str):
-    section["data"]["hdf5_outfile"] = str(tmp_path / name)
+@pytest.mark.parametrize(
+    ("outfile", "file"),
+    [
+        ("w.npy", "w.npy"),
+        ("n.npy", "n.npy"),
+        ("v.npy", "v.npy"),
+        ("m.npy", "m.npy"),
+        ("./runs/../w.npy", "w.npy"),
+        ("link.h5", "n.npy"),
+        ("folder/w.npy", "w.npy"),
+        ("file://{}/w.npy", "w.npy"),
+    ],
+)
+def test_the_outfile_is_not_what_is_read(section: Section, tmp_path: Path, outfile: str, file: str):
+    (tmp_path / "link.h5").symlink_to("n.npy")
+    (tmp_path / "folder").symlink_to(".")
+    place = outfile.format(tmp_path) if "{" in outfile else f"{tmp_path}/{outfile}"
+    section["data"]["hdf5_outfile"] = place
     assert refused(section) == (
-        f"{DATA}.hdf5_outfile: {tmp_path}/{name} is read: slices are cut from it\n    allowed: another file"
+        f"{DATA}.hdf5_outfile: {tmp_path}/{file} is read: slices are cut from it\n    allowed: another file"
     )
+
+
+@pytest.mark.parametrize("named", ["../w.h5:/scan", "link.h5:/scan", "{}/w.h5:/scan"])
+@pytest.mark.parametrize("outfile", ["../w.h5", "{}/runs/../w.h5"])
+def test_the_outfile_is_not_the_file_of_a_dataset(section: Section, tmp_path: Path, named: str, outfile: str):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/link.h5").symlink_to("../w.h5")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["scan"], file["other"] = np.zeros((3, 9, 7, 4), "f4"), np.zeros(3)
+    data = {"test_input_path": named.format(tmp_path), "hdf5_outfile": outfile.format(tmp_path)}
+    for key in ("input_path", "target_path", "test_target_path", "target_is_mask", "type"):
+        del section["data"][key]
+    section["data"] |= {"input_type": "hdf5", **data}
+    (tmp_path / "runs/run.json").write_text(json.dumps({"neural_network": section}))
+    with pytest.raises(Refused) as refusal:
+        check(read(str(tmp_path / "runs/run.json")))
+    read_as = tmp_path / ("runs/link.h5" if "link" in named else "w.h5")
+    assert str(refusal.value) == (
+        f"{DATA}.hdf5_outfile: {read_as} is read: slices are cut from it\n    allowed: another file"
+    )
+
+
+@pytest.mark.parametrize("outfile", ["s.zarr", "s.zarr/p.h5", "link/deep/p.h5"])
+def test_the_outfile_does_not_lie_in_a_store(section: Section, tmp_path: Path, outfile: str):
+    zarr.create_array(str(tmp_path / "s.zarr"), data=np.zeros((3, 9, 7, 4), "f4"))
+    (tmp_path / "link").symlink_to("s.zarr")
+    for key in ("input_path", "target_path", "test_target_path", "target_is_mask", "type"):
+        del section["data"][key]
+    place = f"{tmp_path}/{outfile}"
+    section["data"] |= {"input_type": "zarr", "test_input_path": f"{tmp_path}/s.zarr", "hdf5_outfile": place}
+    if outfile == "s.zarr":
+        what, allowed = f"{place} is read: slices are cut from it", "another file"
+    else:
+        what = f"{place} would lie in {tmp_path}/s.zarr, which is read: slices are cut from it"
+        allowed = "a place outside of it"
+    assert refused(section) == f"{DATA}.hdf5_outfile: {what}\n    allowed: {allowed}"
+
+
+def test_the_outfile_is_not_what_weights_are_loaded_from(section: Section, tmp_path: Path):
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        kernel, bias = np.zeros((3, 3, 3, 2), "f4"), np.zeros(2, "f4")
+        group = file.create_group("a_layer")
+        group["a_layer/kernel:0"], group["a_layer/bias:0"] = kernel, bias
+        group.attrs["weight_names"] = [b"a_layer/kernel:0", b"a_layer/bias:0"]
+        file.attrs["layer_names"] = [b"a_layer"]
+    section["checkpoints"] = {"load": f"{tmp_path}/weights.h5"}
+    section["data"]["hdf5_outfile"] = f"{tmp_path}/./weights.h5"
+    assert refused(section) == (
+        f"{DATA}.hdf5_outfile: {tmp_path}/weights.h5 is read: the weights are loaded from it\n    allowed: another file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("file/p.h5", "{}/file is a file"),
+        ("file/deep/p.h5", "{}/file is a file"),
+        ("folder.h5", "is a directory"),
+        ("/proc/nowhere/p.h5", "no such file or directory"),
+    ],
+)
+def test_the_outfile_has_a_place(section: Section, tmp_path: Path, place: str, why: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.h5").mkdir()
+    path = place if place.startswith("/") else f"{tmp_path}/{place}"
+    section["data"]["hdf5_outfile"] = path
+    assert refused(section) == (
+        f"{DATA}.hdf5_outfile: {path} cannot be written: {why.format(tmp_path)}\n"
+        "    choose another place, or make this one writable"
+    )
+
+
+def test_nothing_is_left_where_a_place_was_tried(section: Section, tmp_path: Path):
+    section["data"]["hdf5_outfile"] = f"{tmp_path}/a/b/p.h5"
+    before = {path.name for path in tmp_path.iterdir()}
+    check(read({"neural_network": section}))
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def test_training_needs_targets(section: Section):
