@@ -2,7 +2,8 @@
 
 1024³ voxels in windows of 64³ that overlap by half. And 4096 x 4096 x 512 bytes in a sparse file, of which tiles of
 16 x 16 x 512 are cut, 256 side by side in each of 8 rows, with gaps between the rows; the classes of two channels are
-assembled. A layer of either takes as much as the limit, or more.
+assembled. A layer of either takes as much as the limit, or more. The limit is for all but the network and its batch,
+whose few MB are in the figures too.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def tiles(path: Path, source: Path, shape: tuple[int, ...], tile: int) -> Path:
     data = {
         "type": "hdf5",
         "test_input_path": str(source),
-        "test_batch_size": 16,
+        "test_batch_size": 4,
         "slicers": [{"name": "tiles", "sizes": sizes, "strides": strides}],
         "hdf5_outfile": str(prediction(path)),
         "hdf5_output": "argmax",
