@@ -64,8 +64,8 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "installing rml and its development tools into $(VENV) (a few minutes, once)"
-	@$(PIP) -e ".[dev]"
-	@touch $(VENV)/runtime.stamp $@
+	@$(PIP) -e ".[demo,dev]"
+	@touch $(VENV)/runtime.stamp $(VENV)/demo.stamp $@
 
 $(PEERS)/peers.stamp: benchmarks/peers.txt constraints.txt | $(BIN)/pip
 	@echo "installing what is measured against into $(PEERS) (a minute or two, once)"
