@@ -120,12 +120,18 @@ def _as_they_come(futures: list[Any]) -> Iterator[Any]:
             yield future.result()
 
 
+def _not_raised_here(record: logging.LogRecord) -> bool:
+    """What fails in a task is raised where its result is asked for, and is not to be said twice."""
+    return not str(record.msg).startswith("Compute Failed")
+
+
 @contextmanager
 def _client(scheduler: str | None) -> Iterator[Any]:
     import distributed
 
     # The import sets the level to INFO.
     logging.getLogger("distributed").setLevel(logging.ERROR)
+    logging.getLogger("distributed.worker").addFilter(_not_raised_here)
     # The package has no types of its own.
     dask: Any = distributed
 

@@ -75,7 +75,7 @@ def no_place(data: Data, base: AnyPath | str, where: str = WHERE) -> Problem | N
     path = resolve(data.hdf5_outfile, base) if data.hdf5_outfile is not None else None
     if not isinstance(path, Path):
         return None
-    path = _normal(path)
+    path = Path(os.path.normpath(path.absolute()))
     if path.is_dir():
         why = "is a directory"
     else:
@@ -96,10 +96,6 @@ def _refuses(folder: Path) -> str:
     except OSError as error:
         return (error.strerror or str(error)).lower()
     return ""
-
-
-def _normal(path: AnyPath) -> AnyPath:
-    return Path(os.path.normpath(path.absolute())) if isinstance(path, Path) else path
 
 
 def _same(path: AnyPath, file: str) -> bool:

@@ -48,11 +48,12 @@ def test_results_come_in_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch)
         assert set(on_cluster(process_of, [1, 1])) == {os.getpid()}
 
 
-def test_the_first_failure_is_raised():
+def test_the_first_failure_is_raised_and_not_logged_too(capfd: pytest.CaptureFixture[str]):
     with mapper(None) as on_cluster:
         with pytest.raises(RunFailed, match=r"^3 is too much$"):
             on_cluster(fails_on_3, list(range(20)))
         assert list(on_cluster(doubled, [4])) == [8]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nothing_is_started_before_it_is_needed_and_nothing_stays():
