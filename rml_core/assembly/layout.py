@@ -39,7 +39,6 @@ METADATA = 1 << 16
 SHORT = 1 << 14
 # Of Linux, sync_file_range(2): begin to write, wait for nothing.
 SYNC_FILE_RANGE_WRITE = 2
-AXES = ("height", "width", "depth")
 
 
 @dataclass(frozen=True)
@@ -304,8 +303,8 @@ def lack_of_room(assembly: Assembly, scratch: Path | None = None) -> str:
 
 
 def axis_names(count: int) -> tuple[str, ...]:
-    """What the axes of space are called."""
-    return AXES[:count] if count <= len(AXES) else tuple(f"axis_{number}" for number in range(1, count + 1))
+    """What the axes of space are called, as in the picture of sections: which of them is up only the user knows."""
+    return tuple(f"axis {number}" for number in range(count))
 
 
 def _sync(path: Path) -> None:
