@@ -45,6 +45,12 @@ Floats = Annotated[tuple[float, ...], FromList]
 Ints = Annotated[tuple[int, ...], FromList]
 
 
+def number_or_list(value: object) -> str:
+    """The tag of a union's member, which is one of `<number>` and `<list>`: what is wrong is then said of the one that
+    was meant, at the key itself."""
+    return "<list>" if isinstance(value, list | tuple) else "<number>"
+
+
 class Section(BaseModel):
     """Strict, closed and frozen; a field's docstring is its documentation and its description in the schema."""
 

@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from rml_core.config.names import OneOf, wrong
 from rml_core.config.problem import shown
-from rml_core.config.section import FromList, Place, Section
+from rml_core.config.section import FromList, Place, Section, number_or_list
 from rml_core.slicers.grid import Axis, SliceGrid
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Sizes = Annotated[tuple[Positive, ...], FromList, Field(min_length=1)]
-Padding = Annotated[tuple[NotNegative, ...], FromList]
+
+
+def _of_all_axes(value: object) -> object:
+    if type(value) is not int or value < 0:
+        raise wrong(f"{shown(value)} does not fit", "an integer ≥ 0, or a list with one for each of the sizes")
+    return value
+
+
+Padding = Annotated[
+    Annotated[NotNegative, BeforeValidator(_of_all_axes), Tag("<number>")]
+    | Annotated[tuple[NotNegative, ...], FromList, Tag("<list>")],
+    Discriminator(number_or_list),
+]
 
 # Networks take samples of so many axes of space.
 MOST_AXES = 3
@@ -38,7 +50,7 @@ class SliceSection(Section):
     """What the set is called, and its dataset in the assembled prediction. None: slice_set_1 and so on."""
     sizes: Sizes = Field(examples=[[64, 64, 64]])
     """The size of a slice along each axis of space; samples do not have the axes of size 1."""
-    padding: NotNegative | Padding = 0
+    padding: Padding = 0
     """What is added on each side: a number, for all axes of another size than 1, or one an axis. Not together with
     `padded_sizes`."""
     padded_sizes: Sizes | None = None

@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from rml_core.config.names import unknown_name, wrong
-from rml_core.config.section import Floats, Section
+from rml_core.config.section import Floats, Section, number_or_list
 from rml_core.transforms.section import DoesNotFit, Shape, TransformSection
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def _kind(value: object) -> str:
-    return "<list>" if isinstance(value, list | tuple) else "<number>"
-
-
 Numbers = Annotated[
-    Annotated[float, Tag("<number>")] | Annotated[Floats, Field(min_length=1), Tag("<list>")], Discriminator(_kind)
+    Annotated[float, Tag("<number>")] | Annotated[Floats, Field(min_length=1), Tag("<list>")],
+    Discriminator(number_or_list),
 ]
 
 

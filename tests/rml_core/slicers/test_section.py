@@ -96,6 +96,18 @@ def test_padding_modes_in_any_case():
             {"sizes": [4, 4], "padding_mode": "mirror"},
             f'{WHERE}.padding_mode: unknown padding mode "mirror"\n    allowed: zeros, edge, reflect, context',
         ),
+        *(
+            (
+                {"sizes": [4, 4], "padding": padding},
+                f"{WHERE}.padding: {shown} does not fit\n"
+                "    allowed: an integer ≥ 0, or a list with one for each of the sizes",
+            )
+            for padding, shown in (("4", '"4"'), (-4, "-4"), (1.5, "1.5"), (True, "true"), (None, "null"))
+        ),
+        (
+            {"sizes": [4, 4], "padding": [1, -4]},
+            f"{WHERE}.padding[1]: -4 does not fit\n    allowed: greater than or equal to 0",
+        ),
         (
             {"sizes": [4, 4], "padding": 1, "padded_sizes": [6, 6]},
             f"{WHERE}.padded_sizes: stands beside padding, and both say what is added\n    leave out one of the two",
