@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -89,15 +90,16 @@ def validate(
     from rml_core.config.problem import Refused
     from rml_core.run import read
 
+    def warnings_of(file: str) -> tuple[str, ...]:
+        if not skip_data:
+            return check(read(file)).warnings
+        check_without_data(read(file))
+        return ()
+
     wrong = 0
     for file in files:
         try:
-            run = read(file)
-            warnings: tuple[str, ...] = ()
-            if skip_data:
-                check_without_data(run)
-            else:
-                warnings = check(run).warnings
+            warnings = _with_variables(partial(warnings_of, file))
         except Refused as refused:
             if wrong:
                 print(file=sys.stderr)
@@ -123,7 +125,7 @@ def plan(
     from rml_core.check import check
     from rml_core.run import read
 
-    planned = _or_problems(file, lambda: plan_of(check(read(file), app_name)))
+    planned = _or_problems(file, lambda: _with_variables(lambda: plan_of(check(read(file), app_name))))
     if as_json:
         print(json.dumps(planned.as_json(), indent=2))
     else:
@@ -252,9 +254,11 @@ def _run(
     def checked_run() -> Any:
         from rml_core.check import check, check_resume
         from rml_core.config.limits import memory_limit
+        from tasks.cluster import check_address
         from tasks.ranks import refuse_several, threads
 
-        collect(lambda: refuse_several(ranks), threads, memory_limit, lambda: check_resume(resume))
+        given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
+        collect(threads, memory_limit, *given)
         source: str | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
         folder = base if base is not None else folder_of(file)
         run = read(source, folder)
@@ -288,6 +292,17 @@ def _run(
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _with_variables(action: Callable[[], Any]) -> Any:
+    """The result of `action`; its problems with those of the environment's variables that a run reads."""
+    from rml_core.config.limits import memory_limit
+    from rml_core.config.problem import collect
+    from tasks.ranks import threads
+
+    results: list[Any] = []
+    collect(threads, memory_limit, lambda: results.append(action()))
+    return results[0]
 
 
 def _or_problems(file: str, action: Callable[[], Any]) -> Any:

@@ -27,6 +27,7 @@ from rml_core.config.limits import memory_limit
 from rml_core.config.problem import collect
 from rml_core.config.remote import text_of
 from rml_core.run import ROOT, read, schema
+from tasks.cluster import check_address
 from tasks.load import Source, cache_folder, load
 from tasks.progress import listening, log
 from tasks.ranks import refuse_several, threads
@@ -122,7 +123,8 @@ def rml(
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     _log_to_server()
-    collect(lambda: refuse_several(ranks), threads, memory_limit, lambda: check_resume(resume))
+    given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
+    collect(threads, memory_limit, *given)
     checked = check(read({ROOT: neural_network}, base), app)
     with listening(Artifacts()):
         publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))

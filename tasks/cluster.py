@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rml_core.config.problem import RunFailed
+from rml_core.config.problem import Problem, Refused, RunFailed, shown
 from tasks.ranks import threads
 
 LOOPBACK = "127.0.0.1:0"
@@ -21,6 +22,17 @@ ALONE_S = 60.0
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 # Is told each result as it comes, and how many items there are.
 Watch = Callable[[Any, int], None]
+
+
+# What Dask reaches a scheduler by; without a protocol it is tcp.
+ADDRESS = re.compile(r"(?:(?:tcp|tls|ws|wss|ucx)://)?(?:\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
+
+
+def check_address(scheduler: str | None) -> None:
+    """Raises `Refused` where `scheduler` cannot be the address of one, whoever may listen there."""
+    found = ADDRESS.fullmatch(scheduler) if scheduler is not None else None
+    if scheduler is not None and (found is None or not 0 < int(found[1]) < 1 << 16):
+        raise Refused([Problem("--scheduler", f"{shown(scheduler)} does not fit", "an address, as tcp://host:8786")])
 
 
 @contextmanager

@@ -143,21 +143,37 @@ def test_bad_arguments(own: dict[str, Any], refuses: Any, arguments: tuple[objec
     refuses(own, problem, arguments=arguments)
 
 
+OF_VARIABLES = (
+    'RML_THREADS: "x" does not fit\n    allowed: a number of threads, 1 or more',
+    'RML_MEMORY: "much" does not fit\n    allowed: bytes, as "2GB", "512MiB" or 500000000; 1MiB or more',
+)
+
+
 def test_every_bad_argument_is_said_at_once(own: dict[str, Any], refuses: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RML_THREADS", "x")
     monkeypatch.setenv("RML_MEMORY", "much")
     refuses(
         own,
+        *OF_VARIABLES,
         "--ranks: 2 ranks are not available yet\n    allowed: 1",
-        'RML_THREADS: "x" does not fit\n    allowed: a number of threads, 1 or more',
-        'RML_MEMORY: "much" does not fit\n    allowed: bytes, as "2GB", "512MiB" or 500000000; 1MiB or more',
         '--resume: "latest" does not fit\n    allowed: auto, or left out to start anew',
-        arguments=("--ranks", 2, "--resume", "latest"),
+        '--scheduler: "nonsense" does not fit\n    allowed: an address, as tcp://host:8786',
+        arguments=("--ranks", 2, "--resume", "latest", "--scheduler", "nonsense"),
     )
 
 
-def test_a_scheduler_that_does_not_answer(own: dict[str, Any], run: Rml):
-    status, output, errors = run(own, "--scheduler", "nonsense://here")
-    assert (status, output) == (1, "")
-    assert errors.startswith("load training: no Dask scheduler answers at nonsense://here (")
-    assert len(errors.splitlines()) == 1
+@pytest.mark.parametrize("command", [("validate",), ("validate", "--skip-data"), ("plan",)])
+def test_variables_are_held_up_with_what_else_there_is(
+    own: dict[str, Any],
+    run_file: Callable[[object], Path],
+    rml: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+):
+    monkeypatch.setenv("RML_THREADS", "x")
+    monkeypatch.setenv("RML_MEMORY", "much")
+    own["checkpoints"] = {"interval": 0}
+    file = run_file({"neural_network": own})
+    problem = "neural_network.checkpoints.interval: 0 does not fit\n    allowed: greater than or equal to 1"
+    problems = "\n".join((*OF_VARIABLES, problem))
+    assert rml(*command, file) == (2, "", f"{file}: 3 problems\n\n{problems}\n")
