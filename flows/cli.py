@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -245,7 +246,7 @@ def _run(
     tracked: bool,
     base: Path | None,
 ) -> None:
-    from rml_core.config.paths import folder_of
+    from rml_core.config.paths import folder_of, resolve
     from rml_core.config.problem import collect
     from rml_core.run import read, read_json, with_settings
 
@@ -261,7 +262,7 @@ def _run(
         collect(threads, memory_limit, *given)
         source: str | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
         folder = base if base is not None else folder_of(file)
-        run = read(source, folder)
+        run = replace(read(source, folder), source=resolve(file, ""))
         if tracked:
             from flows import tracking
 

@@ -21,6 +21,7 @@ from rml_core.data.shapes import Takes
 from rml_core.data.sliced import Part, padded_to_fit, shapes_without_data
 from rml_core.data.split import split
 from rml_core.data.survey import WHERE, Survey, sample_shape, survey
+from rml_core.engine.log import LogFiles
 from rml_core.layers.graph import Graph, Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted
@@ -87,7 +88,6 @@ def check(run: Run, app: str | None = None) -> Checked:
     collected = Collected()
     name = collected.of(apps.named, app)
     _sections(run, name, collected)
-    load = file.checkpoints.load if file.checkpoints is not None else None
     learned = collected.of(_learned, run) if file.data.input_path is None else None
     takes = taking(run.graph)
     training = collected.of(survey, file.data, "training", run.base, None, WHERE, takes)
@@ -102,7 +102,7 @@ def check(run: Run, app: str | None = None) -> Checked:
         found = [training]
     networks = _networks(run, found, collected)
     network = networks.get(found[0].sample_shape) if found else None
-    fits, taken = [], list[Problem]()
+    fits, taken = [], list(outfile.other_file(file.data, run.base, _other_files(run)))
     for each in found:
         collected.problems += _targets(each, file)
         for part in each.parts:
@@ -113,7 +113,7 @@ def check(run: Run, app: str | None = None) -> Checked:
         own = networks[each.parts[0].shape]
         if network is not None and own is not None:
             collected.problems += _same_weights(network, own)
-        taken += outfile.read_too(file.data, each, run.base, load)
+        taken += outfile.read_too(file.data, each, run.base)
         if each.role == "test" and file.data.hdf5_outfile is not None:
             made = [(part, own) for part in each.parts if (own := networks[part.shape]) is not None]
             collected.problems += outfile.problems(file.data, [_made(run, part, own) for part, own in made])
@@ -372,6 +372,27 @@ def _written(run: Run) -> list[Problem]:
         if given is not None:
             problems.append(problem_of(remote.text_of(resolve(given, run.base)), f"{ROOT}.{key}"))
     return [problem for problem in problems if problem is not None]
+
+
+def _other_files(run: Run) -> Iterator[outfile.Other]:
+    """The files of a run that are not data: it reads them, or writes them."""
+    file, layers, base = run.file, run.mapping[ROOT]["layers"], run.base
+    if run.source is not None:
+        yield outfile.Other(run.source, "is read: it is the run file")
+    if isinstance(layers, str):
+        yield outfile.Other(resolve(layers, base), "is read: the layers are in it")
+    if file.outfile is not None:
+        for log in vars(LogFiles.beside(Path(str(resolve(file.outfile, base))))).values():
+            yield outfile.Other(log, "is written, too: it goes with outfile")
+    if file.data.test_output_path is not None:
+        folder = resolve(file.data.test_output_path, base)
+        yield outfile.Other(folder, "is written, too: test_output_path has such names", r"output_[0-9]+\.h5")
+    section = file.checkpoints
+    if section is not None and section.load is not None:
+        yield outfile.Other(resolve(section.load, base), "is read: the weights are loaded from it")
+    if section is not None and section.save is not None:
+        folder, names = resolve(section.save, base), r"model_checkpoint_([0-9]+|best|interrupted)\.pt"
+        yield outfile.Other(folder, "is written, too: checkpoints.save has such names", names)
 
 
 def _weights(run: Run, load: str) -> list[Problem]:

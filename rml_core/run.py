@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,13 +89,14 @@ class Run:
     """A run file that is right in itself; whether its data and shapes fit is for `rml_core.check`.
 
     `mapping` is the user's own object (`{"neural_network": ...}`), `base` the folder relative paths are against (it
-    may be behind a URL).
+    may be behind a URL). `source`: the file it is from; None: nobody knows of one.
     """
 
     file: RunFile
     graph: Graph
     mapping: dict[str, Any]
     base: AnyPath
+    source: AnyPath | None = field(default=None, compare=False)
 
 
 def read(source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None = None) -> Run:
@@ -125,7 +126,8 @@ def read(source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None =
             problems.extend(refused.problems)
     if problems or file is None or graph is None:
         raise Refused(problems)
-    return Run(file, graph, mapping, folder.absolute() if isinstance(folder, Path) else folder)
+    place = None if isinstance(source, Mapping) else resolve(source, "") if isinstance(source, str) else source
+    return Run(file, graph, mapping, folder.absolute() if isinstance(folder, Path) else folder, place)
 
 
 def _folder(base: AnyPath | str) -> AnyPath:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -51,11 +52,9 @@ def problems(data: Data, parts: Iterable[Made], where: str = WHERE) -> Iterator[
         yield Problem(f"{where}.hdf5_output", what, f"at most {MOST_CLASSES} classes", 'or "hdf5_output": "values"')
 
 
-def read_too(
-    data: Data, survey: Survey, base: AnyPath | str, load: str | None = None, where: str = WHERE
-) -> Iterator[Problem]:
-    """The problem of an outfile that would take the place of what is read: of what `survey` has found, whatever the
-    run file calls it, or of the weights at `load`."""
+def read_too(data: Data, survey: Survey, base: AnyPath | str, where: str = WHERE) -> Iterator[Problem]:
+    """The problem of an outfile that would take the place of what `survey` has found, whatever the run file calls
+    it."""
     if data.hdf5_outfile is None:
         return
     path = resolve(data.hdf5_outfile, base)
@@ -65,9 +64,29 @@ def read_too(
         elif _below(path, item.file):
             what = f"{text_of(path)} would lie in {item.file}, which is read: slices are cut from it"
             yield Problem(f"{where}.hdf5_outfile", what, "a place outside of it")
-    if load is not None and _same(path, weights := text_of(resolve(load, base))):
-        what = f"{weights} is read: the weights are loaded from it"
-        yield Problem(f"{where}.hdf5_outfile", what, "another file")
+
+
+class Other(NamedTuple):
+    """Files of a run that are not data: `path`, or those in the folder `path` whose whole names match `names`. `why`:
+    what they are for, said behind the file's name."""
+
+    path: AnyPath
+    why: str
+    names: str | None = None
+
+
+def other_file(data: Data, base: AnyPath | str, others: Iterable[Other], where: str = WHERE) -> Iterator[Problem]:
+    """The problem of an outfile that is one of `others`, too."""
+    if data.hdf5_outfile is None:
+        return
+    path = resolve(data.hdf5_outfile, base)
+    for other in others:
+        within = other.names is not None
+        if within and re.fullmatch(other.names or "", path.name) is None:
+            continue
+        if _same(path.parent if within else path, _said_whole(other.path)):
+            named = other.path / path.name if within else other.path
+            yield Problem(f"{where}.hdf5_outfile", f"{_said_whole(named)} {other.why}", "another file")
 
 
 def no_place(data: Data, base: AnyPath | str, where: str = WHERE) -> Problem | None:
@@ -101,9 +120,8 @@ def _refuses(folder: Path) -> str:
 def _same(path: AnyPath, file: str) -> bool:
     if isinstance(path, Path):
         # Links, and names that differ in case where the file system does not, are the same file.
-        return os.path.normpath(path.absolute()) == file or (
-            os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file)
-        )
+        same = os.path.normpath(path.absolute()) == file or os.path.realpath(path) == os.path.realpath(file)
+        return same or (os.path.exists(path) and os.path.exists(file) and os.path.samefile(path, file))
     return _url(text_of(path)) == _url(file)
 
 
@@ -112,6 +130,10 @@ def _below(path: AnyPath, folder: str) -> bool:
         inside = Path(os.path.realpath(path)).parents
         return os.path.isdir(folder) and Path(os.path.realpath(folder)) in inside
     return _url(text_of(path)).startswith(f"{_url(folder)}/")
+
+
+def _said_whole(path: AnyPath) -> str:
+    return os.path.normpath(path.absolute()) if isinstance(path, Path) else text_of(path)
 
 
 def _url(path: str) -> str:

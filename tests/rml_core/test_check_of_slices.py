@@ -283,6 +283,44 @@ def test_the_outfile_is_not_what_weights_are_loaded_from(section: Section, tmp_p
     )
 
 
+LOG, OUTPUT = "goes with outfile", "test_output_path has such names"
+SAVED = "checkpoints.save has such names"
+
+
+@pytest.mark.parametrize(
+    ("outfile", "why"),
+    [
+        ("run.json", "is read: it is the run file"),
+        ("net.json", "is read: the layers are in it"),
+        ("logs/out_train.txt", f"is written, too: it {LOG}"),
+        ("logs/../logs/out_test.txt", f"is written, too: it {LOG}"),
+        ("logs/out_metrics.jsonl", f"is written, too: it {LOG}"),
+        ("linked/out_report.png", f"is written, too: it {LOG}"),
+        ("predictions/output_1.h5", f"is written, too: {OUTPUT}"),
+        ("saved/model_checkpoint_12.pt", f"is written, too: {SAVED}"),
+        ("saved/model_checkpoint_best.pt", f"is written, too: {SAVED}"),
+        ("saved/model_checkpoint_interrupted.pt", f"is written, too: {SAVED}"),
+        ("predictions/outputs.h5", None),
+        ("saved/output_1.h5", None),
+    ],
+)
+def test_the_outfile_is_no_other_file_of_the_run(section: Section, tmp_path: Path, outfile: str, why: str | None):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "linked").symlink_to("logs")
+    (tmp_path / "net.json").write_text(json.dumps([CONV]))
+    section |= {"layers": "net.json", "outfile": "logs/out.txt", "checkpoints": {"save": "saved"}}
+    section["data"] |= {"hdf5_outfile": outfile, "test_output_path": "predictions"}
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"neural_network": section}))
+    if why is None:
+        check(read(str(file)))
+        return
+    with pytest.raises(Refused) as refusal:
+        check(read(str(file)))
+    place = tmp_path / outfile.replace("logs/../", "").replace("linked/", "logs/")
+    assert str(refusal.value) == f"{DATA}.hdf5_outfile: {place} {why}\n    allowed: another file"
+
+
 @pytest.mark.parametrize(
     ("place", "why"),
     [
