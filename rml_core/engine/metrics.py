@@ -135,7 +135,7 @@ class Errors(Metric):
     def update(self, output: Tensor, target: Tensor, kept: Tensor | None = None) -> None:
         difference = output.to(torch.promote_types(output.dtype, torch.float32)) - target
         if kept is not None:
-            difference *= kept.unsqueeze(1)
+            difference = torch.where(kept.unsqueeze(1), difference, 0)
         sums = torch.stack([difference.abs().sum(dtype=torch.float64), difference.square().sum(dtype=torch.float64)])
         self._sums = sums if self._sums is None else self._sums + sums
         self._count = self._count + (difference.numel() if kept is None else kept.sum() * difference.shape[1])

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rml_core.loss.pieces import seen_ignored
+
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -70,6 +72,27 @@ class ElementMean:
         if kept is not None:
             weight, pixels = weight * kept.unsqueeze(1), kept.sum()
         return share((each * weight).sum(), self._weights.like(each).sum() * pixels)
+
+
+# What stands where nothing counts: every loss and its derivatives are finite there.
+_HARMLESS = {"logits": 0.0, "log_softmax": -0.7}
+
+
+def counting(
+    output: Tensor, target: Tensor, source: str, kept: Tensor | None = None, ignored: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Output and target with finite numbers where they do not count, so that what weighs nothing is 0 and not nan.
+
+    `kept` (N, *spatial): where values count; None: class indices count where they are not `ignored`.
+    """
+    harmless = _HARMLESS.get(source, 0.5)
+    if kept is not None:
+        there = kept.unsqueeze(1)
+        return torch.where(there, output, harmless), torch.where(there, target, harmless)
+    ignored = seen_ignored(target, ignored)
+    if ignored is not None:
+        output = torch.where(torch.ne(target, ignored).unsqueeze(1), output, harmless)
+    return output, target
 
 
 def one_hot(target: Tensor, channels: int) -> Tensor:

@@ -64,7 +64,7 @@ class Focal(Elementwise):
         import torch
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import ClassTable, Constant, log_of, share, widened
+        from rml_core.loss.classes import ClassTable, Constant, counting, log_of, share, widened
         from rml_core.loss.likelihood import log_likelihood
 
         gamma, ignored = self.gamma, self.ignored(target)
@@ -96,6 +96,7 @@ class Focal(Elementwise):
             factors, weights = Constant([a * w for a, w in zip(alpha, weight, strict=True)]), Constant(weight)
 
             def of_values(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+                output, target = counting(output, target, source, kept)
                 log_p = log_probabilities(output)
                 t = target.to(log_p.dtype)
                 if kept is not None:
@@ -126,10 +127,11 @@ class Focal(Elementwise):
         import torch
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import Constant, ElementMean, one_hot, widened, within
+        from rml_core.loss.classes import Constant, ElementMean, counting, one_hot, widened, within
 
         gamma, values = self.gamma, target.kind == "values"
-        mean = ElementMean(self.weight, self.ignored(target), channels, values)
+        ignored, source = None if values else self.ignored(target), "logits" if logits else "probabilities"
+        mean = ElementMean(self.weight, ignored, channels, values)
         if self.alpha is None:
             no, yes = Constant([1.0]), Constant([1.0])
         elif not isinstance(self.alpha, tuple):
@@ -147,6 +149,7 @@ class Focal(Elementwise):
             return (1 - p) ** gamma * -p.log() if gamma else -p.log()
 
         def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+            output, target = counting(output, target, source, kept, ignored)
             x = widened(output) if logits else within(output)
             each, opposite = (of_logit, -x) if logits else (of_probability, 1 - x)
             if values:

@@ -25,7 +25,7 @@ class _LogLikelihood(torch.autograd.Function):
         for place in pieces(target):
             of = target[place]
             each = taken(x, place).log_softmax(1).gather(1, of.clamp(min=0).unsqueeze(1)).squeeze(1)
-            picked[place] = each if ignored is None else each * (of != ignored)
+            picked[place] = each if ignored is None else each.masked_fill(of == ignored, 0)
         return picked
 
     @staticmethod
@@ -35,8 +35,7 @@ class _LogLikelihood(torch.autograd.Function):
         classes = indices(x, x.shape[1], None)
 
         def gradient(x: Tensor, target: Tensor, factor: Tensor) -> Tensor:
-            if ctx.ignored is not None:
-                factor = factor * (target != ctx.ignored)
-            return (one_or_zero(target, classes) - x.softmax(1)) * factor.unsqueeze(1)
+            result = (one_or_zero(target, classes) - x.softmax(1)) * factor.unsqueeze(1)
+            return result if ctx.ignored is None else result.masked_fill((target == ctx.ignored).unsqueeze(1), 0)
 
         return in_pieces(gradient, x, target, of_picked), None, None

@@ -36,13 +36,14 @@ class Lovasz(Weighted):
         return "logits are computed back from it"
 
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
-        from rml_core.loss.classes import Constant, probabilities, widened, within
+        from rml_core.loss.classes import Constant, counting, probabilities, widened, within
         from rml_core.loss.extension import hinge, softmax
 
         source, ignored, per_image = fitted.source, self.ignored(target), self.per_image
         if output_shape[0] == 1:
 
             def of_one(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+                output, target = counting(output, target, source, ignored=ignored)
                 x = within(output).logit() if source in AS_PROBABILITY else widened(output)
                 return hinge(x, target, ignored, per_image)
 
@@ -51,6 +52,7 @@ class Lovasz(Weighted):
         weights = Constant(self.weight or [1.0] * (output_shape[0] or 1))
 
         def of_several(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+            output, target = counting(output, target, source, ignored=ignored)
             p = probabilities(output, source)
             return softmax(p, target, weights.like(p), ignored, per_image)
 

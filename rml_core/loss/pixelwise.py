@@ -32,7 +32,7 @@ class NLL(Weighted):
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import ClassTable, Constant, log_of, share, widened
+        from rml_core.loss.classes import ClassTable, Constant, counting, log_of, share, widened
 
         logits = fitted.source == "logits"
         log_probabilities = fitted.source == "log_softmax"
@@ -50,7 +50,7 @@ class NLL(Weighted):
         skip = -100 if ignored is None else ignored
 
         def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
-            wide = scores(output)
+            wide = scores(counting(output, target, "logits", ignored=ignored)[0] if logits else output)
             weight = None if weights is None else weights.like(wide)
             # torch's own sum over pixels is not deterministic on a GPU.
             part = compare(wide, target, weight=weight, ignore_index=skip, reduction="none").sum()
@@ -73,7 +73,7 @@ class BCE(Elementwise):
         import torch
         import torch.nn.functional as F
 
-        from rml_core.loss.classes import HALF, ElementMean, cross_entropy, one_hot, widened, within
+        from rml_core.loss.classes import HALF, ElementMean, counting, cross_entropy, one_hot, widened, within
 
         logits, log_probabilities = fitted.source == "logits", fitted.source == "log_softmax"
 
@@ -86,9 +86,11 @@ class BCE(Elementwise):
             return within(output) if output.dtype in HALF else output
 
         channels, values = output_shape[0] or 1, target.kind == "values"
-        mean = ElementMean(self.weight, self.ignored(target), channels, values)
+        ignored = None if values else self.ignored(target)
+        mean = ElementMean(self.weight, ignored, channels, values)
 
         def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+            output, target = counting(output, target, fitted.source, kept, ignored)
             p = widened(output) if logits else probability(output)
             expected = (target if values else one_hot(target, channels)).to(p.dtype)
             if logits:
@@ -106,12 +108,14 @@ class MSE(Elementwise):
     function: Annotated[str, OneOf("loss function", "MSE")]
 
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
-        from rml_core.loss.classes import ElementMean, one_hot, widened
+        from rml_core.loss.classes import ElementMean, counting, one_hot, widened
 
         channels, values = output_shape[0] or 1, target.kind == "values"
-        mean = ElementMean(self.weight, self.ignored(target), channels, values)
+        ignored = None if values else self.ignored(target)
+        mean = ElementMean(self.weight, ignored, channels, values)
 
         def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+            output, target = counting(output, target, fitted.source, kept, ignored)
             wide = widened(output)
             expected = (target if values else one_hot(target, channels)).to(wide.dtype)
             return mean((wide - expected).square(), target, kept)

@@ -38,7 +38,7 @@ class Region(Weighted):
         """The losses (C,) from sum(p t) and sum p + sum t. Over one fraction bar: 0, not 0/0, where nothing is."""
 
     def build(self, fitted: Fitted, output_shape: Shape, target: Target) -> Objective:
-        from rml_core.loss.classes import Constant, probabilities, share
+        from rml_core.loss.classes import Constant, counting, probabilities, share
         from rml_core.loss.pieces import seen_all
         from rml_core.loss.sums import chosen, sums_of_classes, sums_of_values
 
@@ -48,6 +48,8 @@ class Region(Weighted):
         weights = Constant(self.weight or [1.0] * channels)
 
         def objective(output: Tensor, target: Tensor, kept: Tensor | None = None) -> Tensor:
+            if values or not softmax:
+                output, target = counting(output, target, source, kept, None if values else ignored)
             if values:
                 sums = sums_of_values(probabilities(output, source), target, kept)
             elif softmax:

@@ -49,8 +49,8 @@ class _SumsOfClasses(torch.autograd.Function):
             p, of = taken(x, place), target[place]
             p = p.softmax(1) if softmax else p
             mine = one_or_zero(of, classes)
-            counted = p if ignored is None else p * (of != ignored).unsqueeze(1)
-            parts.append(torch.stack([(p * mine).sum((0, 2)), counted.sum((0, 2)), mine.sum((0, 2))]))
+            p = p if ignored is None else p.masked_fill((of == ignored).unsqueeze(1), 0)
+            parts.append(torch.stack([(p * mine).sum((0, 2)), p.sum((0, 2)), mine.sum((0, 2))]))
         overlap, total, count = torch.stack(parts).sum(0).unbind()
         ctx.mark_non_differentiable(count)
         return overlap, total, count
@@ -67,6 +67,8 @@ class _SumsOfClasses(torch.autograd.Function):
                 result = result * (target != ctx.ignored).unsqueeze(1)
             if ctx.softmax:
                 p = x.softmax(1)
+                if ctx.ignored is not None:
+                    p = p.masked_fill((target == ctx.ignored).unsqueeze(1), 0)
                 result = p * result
                 result = torch.addcmul(result, p, result.sum(1, keepdim=True), value=-1)
             return result

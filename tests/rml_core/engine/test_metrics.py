@@ -169,6 +169,15 @@ def test_values_count_where_they_are_kept(everywhere):
     assert figures["rmse"] == pytest.approx(sklearn.root_mean_squared_error(*flat), rel=1e-12)
 
 
+def test_nan_and_infinity_count_for_nothing_where_values_are_not_real():
+    metric = metrics_for((1, 4), Target("values", (1, 4)), "")
+    output, target = torch.ones(1, 1, 4), torch.zeros(1, 1, 4)
+    output[0, 0, 2:], target[0, 0, 3] = torch.tensor([torch.nan, torch.inf]), torch.nan
+    metric.update(output, target, torch.tensor([[True, True, False, False]]))
+    figures = metric.result(metric.state())
+    assert (figures["mae"], figures["rmse"]) == (1, 1)
+
+
 def test_where_no_value_is_kept_there_are_no_errors():
     metric = metrics_for((1, 2), Target("values", (1, 2)), "probabilities")
     metric.update(torch.ones(3, 1, 2), torch.zeros(3, 1, 2), torch.zeros(3, 2, dtype=torch.bool))

@@ -232,3 +232,49 @@ def test_all_real_is_the_loss_without_it(built: Any, case: Any) -> None:
     target = torch.tensor(rng.uniform(0, 1, (3, 2, 5)))
     everywhere = objective(output, target, torch.ones(3, 5, dtype=torch.bool)).item()
     assert everywhere == pytest.approx(objective(output, target).item(), rel=1e-14)
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+@pytest.mark.parametrize("case", OF_VALUES, ids=lambda case: f"{case[0]}-{case[1]}")
+def test_nan_and_infinity_count_for_nothing_where_values_are_not_real(built: Any, case: Any, weigh: bool) -> None:
+    name, source, keys, _ = case
+    rng = np.random.default_rng(4)
+    weights = {"weight": [1, 2]} if weigh else {}
+    objective = built(name, source, (2, 6), Target("values", (2, 6)), **keys, **weights)
+    output = given_as(torch.tensor(rng.standard_normal((3, 2, 6))), source)
+    target, kept = torch.tensor(rng.uniform(0, 1, (3, 2, 6))), torch.tensor(rng.random((3, 6)) < 0.5)
+    kept[0, 0], kept[0, 1] = True, False
+    expected = output.clone().requires_grad_()
+    objective(expected, target, kept).backward()
+    for nothing in (torch.nan, torch.inf):
+        broken = output.masked_fill(~kept.unsqueeze(1), nothing).requires_grad_()
+        loss = objective(broken, target.masked_fill(~kept.unsqueeze(1), nothing), kept)
+        loss.backward()
+        assert loss.item() == objective(expected, target, kept).item()
+        torch.testing.assert_close(broken.grad, expected.grad, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("name", "source"), OF_CLASSES)
+def test_nan_counts_for_nothing_where_a_mask_is_ignored(
+    built: Any, name: str, source: str, channels: int, weigh: bool
+) -> None:
+    if source in SINGLE or name == "NLL":
+        channels = 3
+    rng = np.random.default_rng(5)
+    number = max(channels, 2 if name in ("BCE", "MSE", "Focal") else 1)
+    objective = built(
+        name, source, (channels, 6), Target("mask", (6,)), **({"weight": [1, 2, 3][:number]} if weigh else {})
+    )
+    output = given_as(torch.tensor(rng.standard_normal((3, channels, 6))), source)
+    target, ignored = torch.tensor(rng.integers(0, max(channels, 2), (3, 6))), torch.tensor(rng.random((3, 6)) < 0.5)
+    target[ignored] = IGNORED
+    target[0, 0], target[0, 1] = 1, IGNORED
+    ignored = (target == IGNORED).unsqueeze(1)
+    expected, broken = output.clone().requires_grad_(), output.masked_fill(ignored, torch.nan).requires_grad_()
+    loss = objective(broken, target)
+    loss.backward()
+    objective(expected, target).backward()
+    assert loss.item() == objective(expected, target).item()
+    torch.testing.assert_close(broken.grad, expected.grad, rtol=0, atol=0)
