@@ -162,6 +162,8 @@ class _Stripe:
 
     def run(self) -> None:
         """Take what comes, until there is nothing more to come."""
+        # Asked first: a thread takes the usual number when it first needs one, whatever has been set for it.
+        torch.get_num_threads()
         torch.set_num_threads(1)
         self.begun.set()
         while (item := self.inbox.get()) is not None:

@@ -46,9 +46,8 @@ class Gallery:
         wanted = [row for row, index in enumerate(batch.indices.tolist()) if index in self._spread]
         if not wanted:
             return
-        outputs = result[torch.tensor(wanted, device=result.device)].float().cpu().numpy()
         self.inputs += [_thumbnail(batch.inputs[row]) for row in wanted]
-        self.outputs += [_thumbnail(each) for each in outputs]
+        self.outputs += [_thumbnail(result[row]) for row in wanted]
         if batch.targets is not None:
             self.targets += [_thumbnail(batch.targets[row]) for row in wanted]
         self.names += [names[batch.indices[row]] for row in wanted]
@@ -59,12 +58,12 @@ class Gallery:
 
 
 def _thumbnail(sample: Any) -> np.ndarray:
-    """Every n-th pixel of a sample (C, H, W), or of a mask (H, W); what is no picture stays."""
-    sample = np.asarray(sample)
-    if sample.ndim < 2:
-        return sample.copy()
-    height, width = (-(-size // THUMBNAIL) for size in sample.shape[-2:])
-    return sample[..., ::height, ::width].copy()
+    """Every n-th pixel of a sample (C, H, W), or of a mask (H, W), an array or a tensor; what is no picture stays."""
+    if sample.ndim >= 2:
+        height, width = (-(-size // THUMBNAIL) for size in sample.shape[-2:])
+        sample = sample[..., ::height, ::width]
+    # torch would wake its threads for a copy.
+    return np.array(sample.float().cpu() if isinstance(sample, Tensor) else sample)
 
 
 @dataclass(frozen=True)
