@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from rml_core.data.prepared import Prepared
 from rml_core.data.volumes import Volume
 from rml_core.engine.metrics import Metric, metrics_for
 from rml_core.slicers.grid import Axis, Box
+
+# So many voxels are judged at once: what is counted takes several times the room of what is judged.
+STRIP = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,20 @@ class Scoring:
         covered = [_covered(axis, part) for axis, part in zip(grid.axes, at, strict=True)]
         if not all(len(each) for each in covered):
             return None
-        target = self._volume().read(at)
-        if any(len(each) < part.stop - part.start for each, part in zip(covered, at, strict=True)):
-            values = values[np.ix_(np.arange(len(values)), *covered)]
-            target = target[np.ix_(np.arange(len(target)), *covered)]
         metric = self.metric()
         with torch.inference_mode():
-            metric.update(torch.from_numpy(values)[None], self._held_against(target))
+            for part in _parts(tuple(map(len, covered))):
+                voxels = [each[within] for each, within in zip(covered, part, strict=True)]
+                target = self._volume().read(
+                    tuple(
+                        slice(box.start + each[0], box.start + each[-1] + 1)
+                        for box, each in zip(at, voxels, strict=True)
+                    )
+                )
+                metric.update(
+                    torch.from_numpy(_at(values, voxels))[None],
+                    self._held_against(_at(target, [each - each[0] for each in voxels])),
+                )
         return metric.state()
 
     def figures(self, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +100,22 @@ def _covered(axis: Axis, part: slice) -> np.ndarray[Any, Any]:
     voxels = np.arange(part.start, part.stop)
     last = np.minimum(voxels // axis.stride, axis.count - 1)
     return np.flatnonzero(voxels - last * axis.stride < axis.size)
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[Box]:
+    """Boxes of `STRIP` voxels at most, or lines of one voxel."""
+    sizes = list(shape)
+    for axis, size in enumerate(sizes):
+        sizes[axis] = max(1, min(size, size * STRIP // prod(sizes)))
+    for start in product(*(range(0, length, size) for length, size in zip(shape, sizes, strict=True))):
+        yield tuple(slice(at, at + size) for at, size in zip(start, sizes, strict=True))
+
+
+def _at(values: np.ndarray[Any, Any], voxels: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """(C, *space) at some ascending places along each axis."""
+    if all(len(each) == each[-1] - each[0] + 1 for each in voxels):
+        return values[(slice(None), *(slice(each[0], each[-1] + 1) for each in voxels))]
+    return values[np.ix_(np.arange(len(values)), *voxels)]
 
 
 _OPENING = threading.Lock()
