@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rml_core.assembly.layout import Assembly, lack_of_room
+from rml_core.assembly.layout import Assembly, Said, lack_of_room
 from rml_core.check import Checked
 from rml_core.checkpoints import native
 from rml_core.config import remote
@@ -38,7 +38,9 @@ def beginning(
         "parameters": checked.network.parameters,
         "output_shape": checked.network.output_shape,
     }
-    said = (("run", setup.run_id), ("run_file", setup.run_file), ("network", json.dumps(about)))
+    said: Said = (("run", setup.run_id), ("run_file", setup.run_file), ("network", json.dumps(about)))
+    if setup.mask_mapping is not None:
+        said = (*said, ("classes", setup.mask_mapping))
     whole = replace(bare, said=said)
     return lambda epoch: begin(of_epoch(whole, epoch, checked, places), setup, scheduler)
 

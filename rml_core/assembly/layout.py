@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
 
 Array = np.ndarray[Any, Any]
+# The names of attributes, and what they hold.
+Said = tuple[tuple[str, str | tuple[int, ...]], ...]
 
 PAGE = 4096
 # Datasets begin at a page. The rest of the file is names and attributes.
@@ -57,7 +59,7 @@ class Assembly:
     output: str = "values"
     precision: str = "single"
     threshold: float = 0.5
-    said: tuple[tuple[str, str], ...] = ()
+    said: Said = ()
     slicers: tuple[str, ...] = ()
 
     @property
@@ -248,8 +250,8 @@ class Outfile:
         assembly = self.assembly
         places = []
         with h5py.File(self._unfinished, "w", alignment_threshold=PAGE, alignment_interval=PAGE) as file:
-            for name, text in assembly.said:
-                file.attrs[name] = text
+            for name, value in assembly.said:
+                file.attrs[name] = value
             for grid, shape, section in zip(
                 assembly.grids, assembly.shapes, assembly.slicers or [""] * len(assembly.grids), strict=True
             ):

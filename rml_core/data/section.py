@@ -94,7 +94,7 @@ class Data(Section):
     """Floating-point numbers of the assembled file: 32 or 16 bits."""
     hdf5_output: Annotated[str, OneOf("output", "values", "argmax")] = "values"
     """What the assembled file holds: the network's values, or the class (uint8, one channel; 255 where no slice
-    is)."""
+    is). The file's attribute `classes` has the value that each class has in the masks, where it is another."""
     overlap_blend: Annotated[str, OneOf("blend", "mean", "gaussian")] = "mean"
     """How the predictions of overlapping slices become one: their mean, or with Gaussian weights around each centre."""
 

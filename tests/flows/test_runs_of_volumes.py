@@ -178,6 +178,24 @@ def test_dice_of_the_assembled_volume(rml: Rml, run_file: RunFile, tmp_path: Pat
     assert f"tiles {np.mean(dice):.4f}" in said
 
 
+@pytest.mark.parametrize("step", [1, 255])
+def test_classes_and_what_they_were_in_the_mask(rml: Rml, run_file: RunFile, tmp_path: Path, step: int):
+    mask = RANDOM.integers(0, 2, SHAPE).astype(np.uint8) * step
+    scores = np.stack([mask == 0, mask != 0]).astype("f4")
+    data = {**save_npy(tmp_path, scores), "target_type": "numpy", "test_target_path": "mask.npy"}
+    np.save(tmp_path / "mask.npy", mask)
+    data |= {"target_is_mask": True, "hdf5_output": "argmax"}
+    through(rml, run_file, data, loss={"function": "Dice", "source": "logits"})
+    with h5py.File(tmp_path / "prediction.h5") as file:
+        found, attributes = file["bricks"][0], dict(file.attrs)
+    if step == 1:
+        assert "classes" not in attributes
+    else:
+        assert attributes["classes"].tolist() == [0, 255]
+        found = attributes["classes"][found]
+    np.testing.assert_array_equal(found, mask)
+
+
 TRAINING: Section = {
     "layers": [{"class_name": "Conv3D", "config": {"filters": 1, "kernel_size": 3, "padding": "same"}}],
     "outfile": "out.txt",
