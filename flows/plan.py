@@ -125,7 +125,9 @@ class Plan:
         lines = [f"app {self.app}"]
         for role, key in (("training", "train"), ("test", "test")):
             if self.samples[key]:
-                lines.append(f"{self.samples[key]} {role} samples in {self.batches[key]} batches")
+                samples, batches = self.samples[key], self.batches[key]
+                counted = f"{samples} {role} {'sample' if samples == 1 else 'samples'}"
+                lines.append(f"{counted} in {batches} {'batch' if batches == 1 else 'batches'}")
                 lines += [f"  {_said(each)}" for each in self.slice_sets if each.role == role]
         lines.append(f"sample {_shape(self.sample_shape)}, output {_shape(self.output_shape)} (channels first)")
         lines.append(f"{self.parameters:,} parameters")

@@ -103,6 +103,8 @@ class _Archive:
 def _said(error: Exception) -> str:
     if reason(error) == "File is not a zip file":
         return "is cut short, or no .npz file"
+    if reason(error).startswith("EOF:"):
+        return "is cut short: write or copy it again"
     return f"cannot be read: {reason(error)}"
 
 
@@ -191,7 +193,7 @@ def _checked(
     try:
         version = np.lib.format.read_magic(stream)
     except ValueError:
-        raise RunFailed(f"{item}: is no NumPy file") from None
+        raise RunFailed(f"{item}: is no NumPy file: write it with np.save") from None
     try:
         shape, fortran, dtype = _described(stream, version)
     except KeyError:

@@ -57,8 +57,15 @@ REFUSED = {
         "its shape is (1, 1, 1, 1, 1), and a sample has 4 axes at most: channels, and three of space; where all "
         "samples are in one array, write each by itself, or cut it with slicers",
     ),
-    "no numpy": (lambda path: path.write_bytes(b"\xff\xd8\xff" * 9), "a.npy", "is no NumPy file"),
-    "nothing": (lambda path: path.write_bytes(b""), "a.npy", "is no NumPy file"),
+    "no numpy": (
+        lambda path: path.write_bytes(b"\xff\xd8\xff" * 9), "a.npy", "is no NumPy file: write it with np.save"
+    ),
+    "nothing": (lambda path: path.write_bytes(b""), "a.npy", "is no NumPy file: write it with np.save"),
+    "half a header": (
+        lambda path: (np.save(path, np.zeros(9)), path.write_bytes(path.read_bytes()[:50])),
+        "a.npy",
+        "is cut short: write or copy it again",
+    ),
     "no arrays": (lambda path: np.savez(path), "a.npz", "has no arrays"),
     "half a zip": (
         lambda path: (np.savez(path, a=np.zeros(99)), path.write_bytes(path.read_bytes()[:-30])),
@@ -234,7 +241,7 @@ def test_files_of_another_type(work):
             f"{WHERE}.input_path: {work.folder}/in has no {files}, only other files: 1 .jpg\n"
             f"    name the folder that has the {files}, or put them there"
         )
-    for type_, what in (("numpy", "NumPy file"), ("hdf5", "HDF5 file"), ("zarr", "Zarr store")):
+    for type_, what in (("numpy", "NumPy file: write it with np.save"), ("hdf5", "HDF5 file"), ("zarr", "Zarr store")):
         assert refusal(work, input_type=type_, input_path="in/a.jpg") == (
             f"{WHERE}.input_path: {work.folder}/in/a.jpg: is no {what}"
         )
