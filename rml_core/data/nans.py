@@ -32,7 +32,7 @@ class Nans:
         if not self.looking:
             return []
         self.looking, self._done = False, True
-        return [f"{self._item} has {self._count} nan values"] if self._count else []
+        return [f"{self._item} has {self._count} nan value{'s' * (self._count > 1)}"] if self._count else []
 
     def look(self, sample: np.ndarray, grid: SliceGrid, location: SliceLocation, read: Read) -> None:
         """Count those of the slice at `location`, that `sample` was made of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -52,7 +53,7 @@ class One:
 class Maker:
     """Makes slices of `inputs` and `targets` (None: they are made of the inputs, or there are none) by the chains of
     `data`. `values`: targets are values. `mapped`, `ignore_index`: how raw mask values become classes. `nans`: who
-    counts them in the inputs. Safe to use from several threads."""
+    counts them on each side, None: nobody. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Maker:
         values: bool,
         mapped: Mapped,
         ignore_index: int | None,
-        nans: Nans | None,
+        nans: Sequence[Nans | None],
     ) -> None:
         self._data, self._inputs, self._targets, self._values = data, inputs, targets, values
         self._chains = (data.input_chain, data.target_chain)
@@ -99,9 +100,10 @@ class Maker:
         box = slice_lines.box_under(inputs, grid.axes[-1])
         wide, location = slice_lines.box_of(grid, numbers)
         extract.cut(self._inputs.read, wide, location, _channels_first(box))
-        if self._nans is not None and self._nans.looking:
+        nans = self._nans[0]
+        if nans is not None and nans.looking:
             locations = [grid.location(number) for number in numbers.tolist()]
-            self._nans.look_along(extract.lying(_channels_first(box), wide), grid, locations, self._inputs.read)
+            nans.look_along(extract.lying(_channels_first(box), wide), grid, locations, self._inputs.read)
         self._chains[0].ending(training).act_on(_channels_last(box))
 
     def _values_of(self, side: int, volume: Volume, one: One, out: np.ndarray | None) -> np.ndarray:
@@ -112,7 +114,7 @@ class Maker:
         if out is None:
             out = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), np.float32)
         extract.cut(one.reads[side], one.grid, one.location, _channels_first(out))
-        self._look_for_nans(side, out, one)
+        self._look_for_nans(side, volume, out, one)
         chain.ending(one.training).act_on(_channels_last(out))
         return out
 
@@ -120,7 +122,7 @@ class Maker:
         """The voxels of `one` in their own type, held, after the leading steps."""
         array: np.ndarray = np.empty(held_shape((volume.shape[0], *one.grid.sample_shape)), volume.dtype)
         extract.cut(one.reads[side], one.grid, one.location, _channels_first(array))
-        self._look_for_nans(side, array, one)
+        self._look_for_nans(side, volume, array, one)
         return self._chains[side].lead(array)
 
     def _finished(self, side: int, led: np.ndarray, one: One, out: np.ndarray | None) -> np.ndarray:
@@ -174,9 +176,10 @@ class Maker:
         )
         return replace(chain, steps=tuple(step for step in chain.steps if not step.transform.makes_targets))
 
-    def _look_for_nans(self, side: int, array: np.ndarray, one: One) -> None:
-        if side == 0 and self._nans is not None and self._nans.looking:
-            self._nans.look(array, one.grid, one.location, self._inputs.read)
+    def _look_for_nans(self, side: int, volume: Volume, array: np.ndarray, one: One) -> None:
+        nans = self._nans[side]
+        if nans is not None and nans.looking:
+            nans.look(array, one.grid, one.location, volume.read)
 
 
 def _channels_first(held: np.ndarray) -> np.ndarray:

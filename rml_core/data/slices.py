@@ -81,9 +81,10 @@ class Slices(Source):
         self.names: Sequence[str] = _Texts(self.count, self.name)
         self.places: Sequence[str] = _Texts(self.count, self.place)
         self.warnings: list[str] = []
-        self._nans: Nans | None = None
-        if not prepared.preloaded and self._inputs.dtype.kind == "f":
-            self._nans = Nans([each.grid for each in self.sets], str(self._items[0]))
+        self._nans = tuple(
+            Nans([each.grid for each in self.sets], str(item)) if self._may_have_nans(volume) else None
+            for item, volume in zip(self._items, (self._inputs, self._targets), strict=False)
+        )
         self._maker = Maker(self.data, self._inputs, self._targets, self._values, mapped, ignore_index, self._nans)
 
     def _opened(self, cache_bytes: int) -> tuple[Volume, Volume | None]:
@@ -93,6 +94,10 @@ class Slices(Source):
         layouts = [size for _, size in self._layouts]
         parts = [cache_bytes * size // sum(layouts) for size in layouts]
         return self.prepared.volume("inputs", parts[0]), self.prepared.volume("targets", parts[1])
+
+    def _may_have_nans(self, volume: Volume | None) -> bool:
+        """Of what is preloaded they are counted before."""
+        return not self.prepared.preloaded and volume is not None and volume.dtype.kind == "f"
 
     @cached_property
     def _layouts(self) -> list[tuple[tuple[int, ...], int]]:
@@ -128,16 +133,16 @@ class Slices(Source):
     def parts(
         self, batch_size: int, seed: int, epoch: int, training: bool, shuffle: bool, start: int
     ) -> Iterator[np.ndarray]:
-        if self._nans is not None:
-            self._nans.begin(whole=start == 0)
+        for nans in filter(None, self._nans):
+            nans.begin(whole=start == 0)
         if shuffle and training:
             yield from self._shuffled(batch_size, seed, epoch, start)
         else:
             yield from self._sorted(batch_size, training, start)
 
     def passed(self) -> None:
-        if self._nans is not None:
-            self.warnings += self._nans.end()
+        for nans in filter(None, self._nans):
+            self.warnings += nans.end()
 
     def _sorted(self, batch_size: int, training: bool, start: int) -> Iterator[np.ndarray]:
         for each in self.sets:

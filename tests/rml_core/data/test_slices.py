@@ -322,6 +322,24 @@ def test_nan_values_are_counted_once_a_voxel_in_the_first_whole_pass(work, sets,
     assert len(source.warnings) == 1
 
 
+@pytest.mark.parametrize("transforms", [[], [{"random_horizontal_flip": 0.5}]])
+def test_nan_values_of_targets_are_counted_too(work, transforms):
+    """With overlaps, and 2D slices whose first steps are those of images."""
+    array, values = volume(), volume(seed=1, channels=3)
+    array[0, 3, 2, 1] = values[0, 0, 0, 0] = values[2, 16, 12, 18] = np.nan
+    paths = [saved(work, kind, name, each)[1] for kind, name, each in (("npy", "x", array), ("hdf5", "y", values))]
+    keys = {"input_type": "numpy", "target_type": "hdf5", "input_path": paths[0], "target_path": paths[1]}
+    source = Slices(work.prepare(**keys, slicers=[{"sizes": [1, 8, 8], "strides": [1, 5, 5]}], transforms=transforms))
+    order = {"batch_size": 4, "epoch": 1, "seed": 0, "shuffle": True, "threads": 2, "training": True}
+    list(batches(source, **order))
+    assert source.warnings == [
+        f"{work.folder}/{paths[0]} has 1 nan value",
+        f"{work.folder}/{paths[1]}:/a has 2 nan values",
+    ]
+    list(batches(source, **order))
+    assert len(source.warnings) == 2
+
+
 def test_numbers_without_nan_are_nothing_to_speak_of(work):
     _, path = saved(work, "npy", "x", volume())
     source = Slices(work.prepare(type="numpy", input_path=path, slicers=SETS))
