@@ -73,7 +73,10 @@ class Cluster:
         self._alone_since: float | None = None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return _Task(self._client.submit(function, *arguments, pure=False), self._address)
+        try:
+            return _Task(self._client.submit(function, *arguments, pure=False), self._address)
+        except Exception as error:
+            raise self._gone(error) from error
 
     def check(self) -> None:
         """Raises `RunFailed`: there has been no worker for `ALONE_S`, or the scheduler is gone."""
@@ -81,12 +84,17 @@ class Cluster:
             if self._client.nthreads():
                 self._alone_since = None
                 return
-        except (OSError, TimeoutError, RuntimeError) as error:
-            raise RunFailed(f"the Dask scheduler at {self._address} is gone ({error})") from error
+        except Exception as error:
+            raise self._gone(error) from error
         now = time.monotonic()
         self._alone_since = self._alone_since or now
         if now - self._alone_since >= ALONE_S:
             raise RunFailed(f"no Dask worker is left at {self._address}, and none has come for {ALONE_S:g} s")
+
+    def _gone(self, error: Exception) -> RunFailed:
+        """Clients say it with errors of many kinds, and some without a word."""
+        why = " ".join(str(error).split()) or type(error).__name__
+        return RunFailed(f"the Dask scheduler at {self._address} is gone ({why})")
 
 
 class _Task:
@@ -144,6 +152,8 @@ def _client(scheduler: str | None) -> Iterator[Any]:
     # The import sets the level to INFO.
     logging.getLogger("distributed").setLevel(logging.ERROR)
     logging.getLogger("distributed.worker").addFilter(_not_raised_here)
+    # A scheduler that is gone is said by the run.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     # The package has no types of its own.
     dask: Any = distributed
 

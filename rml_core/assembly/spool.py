@@ -13,6 +13,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -143,10 +144,14 @@ class Spool:
             self._failure = self._failure or InterruptedError("discarded")
             left = list(self._under_way.values())
             self._changed.notify_all()
-        for task in left:
-            task.cancel()
-        self._writer.shutdown(cancel_futures=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            for task in left:
+                # Of a cluster that is gone nothing can be called back, and why it all ends is said already.
+                with suppress(Exception):
+                    task.cancel()
+            self._writer.shutdown(cancel_futures=True)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _put(self, number: int, start: int, batch: Batch) -> None:
         """Write predictions to the files of their layers; whenever one is whole, its tasks can begin."""

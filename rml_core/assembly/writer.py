@@ -125,5 +125,7 @@ class Assembler:
 
     def discard(self) -> None:
         """Leave nothing; a file of that name stays as it was. Once finished there is nothing to leave."""
-        self._way.discard()
-        self._outfile.discard()
+        try:
+            self._way.discard()
+        finally:
+            self._outfile.discard()

@@ -196,6 +196,21 @@ def test_all_workers_die(own_workers, held, path: Path, in_thread):
     assert not list(path.parent.glob(".*"))
 
 
+def test_a_client_that_is_closed_before_all_is_let_go(two_workers, path: Path, capfd: pytest.CaptureFixture[str]):
+    with cluster(two_workers.address) as workers:
+        way = lambda blends, finishing, where: Spool(blends, finishing, workers, 1 << 30, where)  # noqa: E731
+        assembler = Assembler(Assembly(path, (GRID,), 1), way, mapped=False)
+        assembler._way._under_way["set", (0,)] = workers.submit(time.sleep, 0.2)
+    assert list(path.parent.glob(".prediction.h5.spool.*"))
+    gone = f"^the Dask scheduler at {re.escape(two_workers.address)} is gone \\("
+    for failing in (workers.check, lambda: workers.submit(abs, 1)):
+        with pytest.raises(RunFailed, match=gone):
+            failing()
+    assembler.discard()
+    assert not list(path.parent.glob(".prediction*"))
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_the_scheduler_dies(own_workers, held, path: Path, in_thread):
