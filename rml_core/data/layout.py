@@ -54,6 +54,14 @@ def volume_problem(
     return _last(shape, item, where) if few or not fits(shape[0]) else None
 
 
+def too_few_sizes(shape: Lengths, item: Item, sizes: Sequence[int], first: int, where: str) -> Problem:
+    """That the first axis of an array counts as channels, which the slicers have no number for. `first`: one that could
+    stand there."""
+    what = f"{list(sizes)} has {len(sizes)} {'number' if len(sizes) == 1 else 'numbers'}, and {item} has {len(shape)}"
+    what = f"{what} axes, {shape}: the first counts as {shape[0]} channels"
+    return Problem(where, what, "", f"write {len(shape)} numbers, as {[first, *sizes]}")
+
+
 def _last(shape: Lengths, item: Item, where: str) -> Problem:
     what = f"arrays are channels first, and {item} of shape {shape} looks channels last"
     return Problem(where, what, "", "put the channels first: np.moveaxis(x, -1, 0)")

@@ -88,11 +88,11 @@ def sliced(
     if target_found is not None:
         target = _one(target_found, data.target_form, data, f"{where}.{target_key}", problems)
     chain = data.input_chain.acting(role == "training")
-    if array is not None and (problem := _misplaced(array, data, chain, f"{where}.{input_key}", takes)) is not None:
+    if array is not None and (problem := _misplaced(array, data, chain, where, input_key, takes)) is not None:
         # What else there is to say of shapes follows from it.
         raise Refused([*problems, problem])
     if array is not None and target is not None:
-        problems += _target_problems(array, target, f"{where}.{target_key}")
+        problems += _target_problems(array, target, data, where, target_key)
     grids: list[SliceGrid] = []
     if array is not None:
         for number, (name, section) in enumerate(zip(named(data.slicers), data.slicers, strict=True)):
@@ -182,7 +182,11 @@ def _several(found: Found, where: str) -> Problem:
     return Problem(where, f"{given} has {len(names)} {what}, and slicers cut one: {shown}", "", f"name it, as {name}")
 
 
-def _target_problems(array: _Array, target: _Array, where: str) -> Iterator[Problem]:
+def _target_problems(array: _Array, target: _Array, data: Data, section: str, key: str) -> Iterator[Problem]:
+    where, sizes = f"{section}.{key}", data.slicers[0].sizes
+    if target.form.mask and target.shape[0] > layout.COLOURS and array.shape == target.shape:
+        yield layout.too_few_sizes(target.shape, target.item, sizes, 1, f"{section}.slicers[0].sizes")
+        return
     if array.space != target.space:
         what = f"{array.item} is {_sizes(array.space)}, and its targets in {target.item} {_sizes(target.space)}"
         yield Problem(where, what, "arrays of one shape, channels apart")
@@ -191,17 +195,25 @@ def _target_problems(array: _Array, target: _Array, where: str) -> Iterator[Prob
         yield Problem(where, what, "", "give one integer a pixel or voxel, the class")
 
 
-def _misplaced(array: _Array, data: Data, chain: Chain, where: str, takes: Takes | None) -> Problem | None:
-    spatial = data.slicers[0].grid(data.slicers[0].sizes, "").sample_shape
+def _misplaced(array: _Array, data: Data, chain: Chain, where: str, key: str, takes: Takes | None) -> Problem | None:
+    """That the array is channels last, or that its first axis, taken for channels, is one of space."""
+    sizes, shape = data.slicers[0].sizes, array.header.shape
+    spatial = data.slicers[0].grid(sizes, "").sample_shape
 
-    def fits(channels: int) -> bool:
+    def fits(channels: int, *more: int) -> bool:
         try:
-            given = chain.shape((*spatial, channels))
+            given = chain.shape((*more, *spatial, channels))
         except DoesNotFit:
-            return True
+            return not more
         return takes is None or takes(channels_first(given)) is not None
 
-    return layout.volume_problem(array.header.shape, array.item, data.slicers[0].sizes, where, fits)
+    problem = layout.volume_problem(shape, array.item, sizes, f"{where}.{key}", fits)
+    if problem is not None or len(shape) == len(sizes) or shape[0] <= layout.COLOURS or fits(shape[0]):
+        return problem
+    for first in (1, sizes[0]):
+        if fits(1) if first == 1 else fits(1, first):
+            return layout.too_few_sizes(shape, array.item, sizes, first, f"{where}.slicers[0].sizes")
+    return None
 
 
 def _too_large(grid: SliceGrid, array: _Array, where: str) -> Iterator[Problem]:

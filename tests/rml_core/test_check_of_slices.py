@@ -197,6 +197,27 @@ def test_channels_of_the_two_volumes(section: Section, tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    ("layers", "sizes", "example"),
+    [
+        ([layer("Conv3D", filters=1, kernel_size=3, padding="same")], [24, 24], [24, 24, 24]),
+        ([layer("Conv2D", filters=1, kernel_size=3, batch_input_shape=[None, 24, 24, 1])], [24, 24], [1, 24, 24]),
+        ([layer("Conv1D", filters=1, kernel_size=3)], [1, 24], None),
+    ],
+)
+def test_sizes_that_lack_an_axis(tmp_path: Path, layers: list[Section], sizes: list[int], example: list[int] | None):
+    np.save(tmp_path / "v.npy", np.zeros((70, 61, 57), "u1"))
+    data = {"input_type": "numpy", "test_input_path": f"{tmp_path}/v.npy", "slicers": [{"sizes": sizes}]}
+    section = {"layers": layers, "data": data}
+    if example is None:
+        assert check(read({"neural_network": section})).network.input_shape == (70, 24)
+        return
+    assert refused(section) == (
+        f"{DATA}.slicers[0].sizes: {sizes} has 2 numbers, and {tmp_path}/v.npy has 3 axes, (70, 61, 57): the first "
+        f"counts as 70 channels\n    write 3 numbers, as {example}"
+    )
+
+
 @pytest.mark.parametrize("classes", [255, 256])
 def test_classes_that_are_bytes(section: Section, classes: int):
     section["layers"] = [layer("Conv2D", filters=classes, kernel_size=1, activation="log_softmax")]

@@ -166,6 +166,12 @@ REFUSED: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, Any], str]] = {
         "{0}.target_path: {1}/v.npy is 8 x 6 x 5, and its targets in {1}/m.npy 8 x 6 x 4\n"
         "    allowed: arrays of one shape, channels apart",
     ),
+    "too few sizes": (
+        {"v": (70, 61, 57), "m": (70, 61, 57)},
+        {"slicers": [{"sizes": [24, 24]}], "target_path": "m.npy", "target_is_mask": True},
+        "{0}.slicers[0].sizes: [24, 24] has 2 numbers, and {1}/m.npy has 3 axes, (70, 61, 57): the first counts as 70 "
+        "channels\n    write 3 numbers, as [1, 24, 24]",
+    ),
     "a mask with channels": (
         {"v": (8, 6, 5), "m": (2, 8, 6, 5)},
         {"target_path": "m.npy", "target_is_mask": True},
