@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rml_core.config import remote
+from rml_core.config.limits import memory_limit
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.slicers.grid import Axis, Box, SliceGrid
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 # So many pixels a side a section is shown with at most.
 SCREEN = 400
-# A chunked volume is read in parts of about so many bytes, and keeps no more of what it has decoded.
+# A chunked volume is read in parts of about so many bytes, and keeps no more of what it has decoded; each is no more
+# than its share of what a run may hold.
 PART_BYTES = 16 << 20
 CACHE_BYTES = 64 << 20
+SHARE = 8
 # Of the classes in an assembled file: the voxel is in a gap between slices.
 GAP = 255
 
@@ -121,11 +124,13 @@ def sections_of(path: AnyPath, test: Prepared, meaning: Meaning) -> Iterator[Set
 
     Raises `RunFailed` or `OSError` where something can no longer be read.
     """
-    inputs = test.volume("inputs", CACHE_BYTES)
-    targets = test.volume("targets", CACHE_BYTES) if test.target is not None else None
-    for grid in test.grids:
-        with _Dataset(path, grid.name) as prediction:
-            yield sections_of_set(grid, inputs, targets, prediction, meaning)
+    kept = min(CACHE_BYTES, memory_limit() // SHARE)
+    with ExitStack() as stack:
+        inputs = stack.enter_context(closing(test.volume("inputs", kept)))
+        targets = stack.enter_context(closing(test.volume("targets", kept))) if test.target is not None else None
+        for grid in test.grids:
+            with _Dataset(path, grid.name) as prediction:
+                yield sections_of_set(grid, inputs, targets, prediction, meaning)
 
 
 def sections_of_set(
@@ -212,9 +217,9 @@ def _parts(volume: Readable, cut: Cut, extent: tuple[int, ...]) -> Iterator[list
     chunk = volume.chunks[1:]
     sides = [min(chunk[axis], extent[axis]) for axis in cut.shown]
     # Numbers of any kind have 8 bytes or less.
-    held = 8 * volume.shape[0] * prod(sides)
+    held, most = 8 * volume.shape[0] * prod(sides), min(PART_BYTES, memory_limit() // SHARE)
     for number in reversed(range(len(sides))):
-        more = max(1, min(PART_BYTES // max(held, 1), -(-lengths[number] // sides[number])))
+        more = max(1, min(most // max(held, 1), -(-lengths[number] // sides[number])))
         sides[number], held = sides[number] * more, held * more
     starts = [range(0, length, side) for length, side in zip(lengths, sides, strict=True)]
     for first in starts[0]:

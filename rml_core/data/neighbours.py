@@ -14,21 +14,21 @@ from rml_core.data.volumes import Volume
 from rml_core.slicers.extract import Read
 from rml_core.slicers.grid import Box, SliceGrid
 
-# What is read at once takes so many bytes at most, beside the batch.
+# What is read at once takes so many bytes at most, in each thread and beside the batch.
 MOST_BYTES = 1 << 26
 # Neighbours whose runs in memory are shorter lie in the same cache lines.
 SHORT_RUN = 256
 
 
-def read_of(volume: Volume, grid: SliceGrid, numbers: np.ndarray) -> Read:
+def read_of(volume: Volume, grid: SliceGrid, numbers: np.ndarray, most: int = MOST_BYTES) -> Read:
     """What reads the slices `numbers` of `volume`, in one thread: their common box when the first is asked for, where
-    that saves anything."""
+    that saves anything and takes `most` bytes."""
     found = _common(grid, numbers)
     if found is None:
         return volume.read
     along, common = found
     taken = volume.shape[0] * prod(part.stop - part.start for part in common) * volume.dtype.itemsize
-    if taken > MOST_BYTES or not _saves(volume, grid, along):
+    if taken > most or not _saves(volume, grid, along):
         return volume.read
     voxels: np.ndarray | None = None
 

@@ -15,7 +15,7 @@ from rml_core.data.files import held_shape
 from rml_core.data.floats import end, ended
 from rml_core.data.masks import Mapped, to_classes
 from rml_core.data.nans import Nans
-from rml_core.data.neighbours import read_of
+from rml_core.data.neighbours import MOST_BYTES, read_of
 from rml_core.data.section import Data
 from rml_core.data.source import Room
 from rml_core.data.volumes import Volume
@@ -53,7 +53,8 @@ class One:
 class Maker:
     """Makes slices of `inputs` and `targets` (None: they are made of the inputs, or there are none) by the chains of
     `data`. `values`: targets are values. `mapped`, `ignore_index`: how raw mask values become classes. `nans`: who
-    counts them on each side, None: nobody. Safe to use from several threads."""
+    counts them on each side, None: nobody.
+    `common_bytes`: what neighbours are read together in takes, in a thread. Safe to use from several threads."""
 
     def __init__(
         self,
@@ -64,11 +65,13 @@ class Maker:
         mapped: Mapped,
         ignore_index: int | None,
         nans: Sequence[Nans | None],
+        common_bytes: int = MOST_BYTES,
     ) -> None:
         self._data, self._inputs, self._targets, self._values = data, inputs, targets, values
         self._chains = (data.input_chain, data.target_chain)
         self._of_inputs = data.makes_targets
         self._mapped, self._ignore_index, self._nans = mapped, ignore_index, nans
+        self._common_bytes = common_bytes
 
     def is_plain(self, side: int, training: bool) -> bool:
         """Whether samples of a side (0: inputs, 1: targets) are what lies in the volume, but for arithmetic number by
@@ -79,7 +82,7 @@ class Maker:
     def reads(self, grid: SliceGrid, numbers: np.ndarray) -> Reads:
         """What reads the slices `numbers`, each side's."""
         sides = [side for side in (self._inputs, self._targets) if side is not None]
-        return tuple(read_of(volume, grid, numbers) for volume in sides)
+        return tuple(read_of(volume, grid, numbers, self._common_bytes // len(sides)) for volume in sides)
 
     def make(self, one: One, row: Row) -> Room:
         """The slice in the arrays of `row`, or in new ones where there are none."""

@@ -17,6 +17,7 @@ from rml_core.data import slice_lines
 from rml_core.data.files import channels_first, held_shape
 from rml_core.data.masks import Mapped
 from rml_core.data.nans import Nans
+from rml_core.data.neighbours import MOST_BYTES
 from rml_core.data.prepared import Prepared
 from rml_core.data.slice_making import Maker, One, Reads, Row
 from rml_core.data.slice_order import Order, layout_of, mixed, order_of
@@ -49,7 +50,8 @@ class Slices(Source):
 
     `mapped`, `ignore_index`: how raw mask values become classes (`masks.mapping`). `channels`: of the network's output,
     where predictions are assembled: slices are then evaluated in the order in which they are. `cache_bytes`: what the
-    decoded chunks of inputs and targets may take together.
+    decoded chunks of inputs and targets may take together. `common_bytes`: what neighbours that are read at once may,
+    in a thread.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Slices(Source):
         ignore_index: int | None = None,
         channels: int | None = None,
         cache_bytes: int = 0,
+        common_bytes: int = MOST_BYTES,
     ) -> None:
         self.prepared, self.data = prepared, prepared.data
         self._channels = channels
@@ -85,7 +88,9 @@ class Slices(Source):
             Nans([each.grid for each in self.sets], str(item)) if self._may_have_nans(volume) else None
             for item, volume in zip(self._items, (self._inputs, self._targets), strict=False)
         )
-        self._maker = Maker(self.data, self._inputs, self._targets, self._values, mapped, ignore_index, self._nans)
+        self._maker = Maker(
+            self.data, self._inputs, self._targets, self._values, mapped, ignore_index, self._nans, common_bytes
+        )
 
     def _opened(self, cache_bytes: int) -> tuple[Volume, Volume | None]:
         """The volumes; each has its part of the cache, by the bytes of its voxels."""

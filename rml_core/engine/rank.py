@@ -22,6 +22,7 @@ from rml_core.config.limits import memory_limit
 from rml_core.config.target import Target
 from rml_core.data.batches import AHEAD_BYTES, batches
 from rml_core.data.masks import Mapped
+from rml_core.data.neighbours import MOST_BYTES
 from rml_core.data.prepared import Prepared
 from rml_core.data.samples import Samples
 from rml_core.data.slices import Slices
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
 
 # Of what a run may hold (`memory_limit`): the decoded chunks of volumes that are trained on in any order, of those that
-# are evaluated from one end to the other, and batches that are made ahead. An assembly takes the rest, and what chunks
-# to train on take: these are let go of for it.
+# are evaluated from one end to the other, batches that are made ahead, and what all threads read at
+# once for them. An assembly takes the rest, and what chunks to train on take: these are let go of for it.
 CACHE_SHARES = {"training": 2, "test": 5}
-AHEAD_SHARE = 16
+AHEAD_SHARE = COMMON_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Rank:
             ignored,
             channels=setup.network.output_shape[0] if assembled else None,
             cache_bytes=memory_limit() // CACHE_SHARES[prepared.role],
+            common_bytes=min(MOST_BYTES, memory_limit() // COMMON_SHARE // max(setup.threads, 1)),
         )
 
     # --- what a run asks for
@@ -143,6 +145,10 @@ class Rank:
     def stop(self) -> None:
         """End the pass that is under way at its next batch."""
         self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
 
     def close(self) -> None:
         """Let go of the samples' files."""

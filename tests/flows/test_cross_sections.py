@@ -85,13 +85,40 @@ def test_a_plane_is_every_nth_voxel_however_it_is_read(
     assert max(found.shape[1:]) <= screen
 
 
-def test_a_chunked_plane_is_never_held_whole(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cross_sections, "PART_BYTES", 1 << 16)
+@pytest.mark.parametrize("bound", ["by itself", "by the memory"])
+def test_a_chunked_plane_is_never_held_whole(bound: str, monkeypatch: pytest.MonkeyPatch):
+    if bound == "by itself":
+        monkeypatch.setattr(cross_sections, "PART_BYTES", 1 << 16)
+    else:
+        monkeypatch.setenv("RML_MEMORY", "1MiB")
     volume = Array(np.zeros((1, 4, 1024, 1024), np.float32), (1, 4, 64, 64))
     found, _ = plane(volume, Cut(0, 2, 3), (4, 1024, 1024))
     assert found.shape == (1, 342, 342)
     assert max(volume.read_bytes) <= 1 << 16
-    assert len(volume.read_bytes) == 16 * 8
+    assert len(volume.read_bytes) == 16 * (8 if bound == "by itself" else 4)
+
+
+def test_volumes_are_opened_with_what_a_run_may_hold_and_closed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Closing(Array):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    class Test:
+        grids, target, opened = (grid((4, 2, 2), (4, 2, 2)),), True, dict[str, tuple[Closing, int]]()
+
+        def volume(self, side: str, cache_bytes: int) -> Closing:
+            self.opened[side] = Closing(np.zeros((1, 4, 4), np.float32)), cache_bytes
+            return self.opened[side][0]
+
+    with h5py.File(tmp_path / "prediction.h5", "w") as file:
+        file["set"] = np.zeros((1, 4, 4), np.float32)
+    test: Any = Test()
+    for limit, kept in (("1MiB", 1 << 17), ("1TB", cross_sections.CACHE_BYTES)):
+        monkeypatch.setenv("RML_MEMORY", limit)
+        assert len(list(cross_sections.sections_of(tmp_path / "prediction.h5", test, Meaning()))) == 1
+        assert [(volume.closed, bytes_) for volume, bytes_ in test.opened.values()] == [(True, kept)] * 2
 
 
 def test_what_a_prediction_shows():

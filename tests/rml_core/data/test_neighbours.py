@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rml_core.data import neighbours
 from rml_core.data.files import Form, Item
 from rml_core.data.neighbours import read_of
 from rml_core.data.volumes import opened_volume
@@ -81,7 +80,7 @@ def test_what_is_shared_is_read_once(volume, kind, sizes, saved):
     assert taken[1] == pytest.approx(taken[0] * saved)
 
 
-def test_nothing_is_read_before_it_is_asked_for_nor_what_is_too_much(volume, monkeypatch):
+def test_nothing_is_read_before_it_is_asked_for_nor_what_is_too_much(volume):
     _, opened = volume("chunks")
     grid = SliceSection(sizes=[1, 12, 20]).grid(SHAPE, "set")
     numbers = np.arange(8)
@@ -89,5 +88,5 @@ def test_nothing_is_read_before_it_is_asked_for_nor_what_is_too_much(volume, mon
     assert opened.bytes_read == 0
     for apart in ([0], [0, 2], [1, 0]):
         assert read_of(opened, grid, np.array(apart)) == opened.read
-    monkeypatch.setattr(neighbours, "MOST_BYTES", 8 * 12 * 20 * 2 * 4 - 1)
-    assert read_of(opened, grid, numbers) == opened.read
+    assert read_of(opened, grid, numbers, 8 * 12 * 20 * 2 * 4) != opened.read
+    assert read_of(opened, grid, numbers, 8 * 12 * 20 * 2 * 4 - 1) == opened.read

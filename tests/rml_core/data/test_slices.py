@@ -347,6 +347,20 @@ def test_numbers_without_nan_are_nothing_to_speak_of(work):
     assert source.warnings == []
 
 
+def test_neighbours_are_read_at_once_within_the_bytes_that_they_may_take(work):
+    """Planes across chunks of 8 a side, without a cache: at once, or each by itself."""
+    type_, path = saved(work, "hdf5", "x", volume(channels=1))
+    prepared = work.prepare(type=type_, input_path=path, slicers=[{"sizes": [1, 13, 19]}])
+    made, read = [], []
+    for common_bytes in (8 * 13 * 19 * 4, 8 * 13 * 19 * 4 - 1):
+        source = Slices(prepared, common_bytes=common_bytes)
+        order = {"batch_size": 8, "epoch": 1, "seed": 0, "shuffle": False, "threads": 0, "training": False}
+        made.append([batch.inputs.copy() for batch in batches(source, **order)])
+        read.append(source._inputs.bytes_read)
+    same(*made)
+    assert read[1] > 4 * read[0]
+
+
 def test_a_transform_that_fails_names_the_slice(work, monkeypatch):
     _, path = saved(work, "npy", "x", volume())
     keys = {"type": "numpy", "input_path": path, "slicers": SETS[1:2], "transforms": [{"random_zoom": 0.2}]}
