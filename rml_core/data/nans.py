@@ -12,6 +12,11 @@ from rml_core.slicers.extract import Read
 from rml_core.slicers.grid import Axis, Box, SliceGrid, SliceLocation
 
 
+def counted(item: object, count: int) -> str:
+    """What is said of a volume that has nan values, whenever they were counted."""
+    return f"{item} has {count} nan {'value' if count == 1 else 'values'}"
+
+
 class Nans:
     """The nan values in the slices of `grids`, counted in the first pass that is whole. `item`: where they lie.
 
@@ -32,7 +37,7 @@ class Nans:
         if not self.looking:
             return []
         self.looking, self._done = False, True
-        return [f"{self._item} has {self._count} nan value{'s' * (self._count > 1)}"] if self._count else []
+        return [counted(self._item, self._count)] if self._count else []
 
     def look(self, sample: np.ndarray, grid: SliceGrid, location: SliceLocation, read: Read) -> None:
         """Count those of the slice at `location`, that `sample` was made of."""

@@ -22,6 +22,7 @@ from rml_core.data import prepared_volumes
 from rml_core.data.building import built_beside
 from rml_core.data.files import NAMED, Form, Item, Role
 from rml_core.data.handles import closing
+from rml_core.data.nans import counted
 from rml_core.data.prepared_volumes import Side, identity
 from rml_core.data.section import Data
 from rml_core.data.store import Alike, Index, NotAlike, Put, Unlike
@@ -94,11 +95,7 @@ class Prepared:
         """What is to be said of the values of volumes, where they were read."""
         manifest = _manifest(self.folder)
         items = {"inputs": manifest["inputs"], "targets": manifest["targets"] or []}
-        return tuple(
-            f"{Item(*items[side][0])} has {count} nan {'value' if count == 1 else 'values'}"
-            for side, count in manifest.get("nan", {}).items()
-            if count
-        )
+        return tuple(counted(Item(*items[side][0]), count) for side, count in manifest.get("nan", {}).items() if count)
 
     def volume(self, side: VolumeSide, cache_bytes: int) -> Volume:
         """The array that slices of `side` are cut from, opened: the decoded one where there is one, else where it

@@ -217,11 +217,15 @@ def _misplaced(array: _Array, data: Data, chain: Chain, where: str, key: str, ta
 
 
 def _too_large(grid: SliceGrid, array: _Array, where: str) -> Iterator[Problem]:
-    for number, axis in enumerate(grid.axes):
-        if not axis.count:
-            what = f"{axis.size} is more than axis {number} of {array.item} has, {axis.length}: there are no slices"
-            remedy = "or leave discard_remainders out: slices are then filled up"
-            yield Problem(f"{where}[{number}]", what, f"at most {axis.length}", remedy)
+    large = [number for number, axis in enumerate(grid.axes) if not axis.count]
+    if not large:
+        return
+    sizes, lengths = ([getattr(grid.axes[number], name) for number in large] for name in ("size", "length"))
+    axes = f"axis {large[0]}" if len(large) == 1 else f"axes {_and(large)}"
+    said = f"{_and(sizes)} {'is' if len(large) == 1 else 'are'} more than {axes} of {array.item}"
+    what = f"{said} {'has' if len(large) == 1 else 'have'}, {_and(lengths)}: there are no slices"
+    remedy = "or leave discard_remainders out: slices are then filled up"
+    yield Problem(f"{where}[{large[0]}]" if len(large) == 1 else where, what, f"at most {_and(lengths)}", remedy)
 
 
 def _shapes(array: _Array, grids: list[SliceGrid], chain: Chain, side: Side) -> tuple[Shape, ...]:
@@ -247,6 +251,11 @@ def _shapes(array: _Array, grids: list[SliceGrid], chain: Chain, side: Side) -> 
 
 def _common(shapes: tuple[Shape, ...]) -> Shape:
     return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+
+def _and(numbers: list[int]) -> str:
+    *first, last = map(str, numbers)
+    return f"{listed(first)} and {last}" if first else last
 
 
 def _sizes(space: tuple[int, ...]) -> str:

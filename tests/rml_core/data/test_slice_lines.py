@@ -109,4 +109,4 @@ def test_nans_of_lines_are_counted_once_a_voxel(grid: SliceGrid, seed: int) -> N
 
     covered = np.ix_(*([len(axis.covering(at)) > 0 for at in range(axis.length)] for axis in grid.axes))
     count = int(np.isnan(array[0][covered]).sum())
-    assert said == ([f"volume has {count} nan values"] if count else [])
+    assert said == ([f"volume has {count} nan {'value' if count == 1 else 'values'}"] if count else [])

@@ -181,10 +181,14 @@ REFUSED: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, Any], str]] = {
     "larger than the array": (
         {"v": (8, 6, 3)},
         {"slicers": [{"sizes": [9, 4, 4], "discard_remainders": True}, {"sizes": [9, 4, 4]}]},
-        "{0}.slicers[0].sizes[0]: 9 is more than axis 0 of {1}/v.npy has, 8: there are no slices\n"
-        "    allowed: at most 8\n    or leave discard_remainders out: slices are then filled up\n"
-        "{0}.slicers[0].sizes[2]: 4 is more than axis 2 of {1}/v.npy has, 3: there are no slices\n"
-        "    allowed: at most 3\n    or leave discard_remainders out: slices are then filled up",
+        "{0}.slicers[0].sizes: 9 and 4 are more than axes 0 and 2 of {1}/v.npy have, 8 and 3: there are no slices\n"
+        "    allowed: at most 8 and 3\n    or leave discard_remainders out: slices are then filled up",
+    ),
+    "larger than the array along all axes": (
+        {"v": (8, 6, 3)},
+        {"slicers": [{"sizes": [9, 9, 9], "discard_remainders": True}]},
+        "{0}.slicers[0].sizes: 9, 9 and 9 are more than axes 0, 1 and 2 of {1}/v.npy have, 8, 6 and 3: there are no "
+        "slices\n    allowed: at most 8, 6 and 3\n    or leave discard_remainders out: slices are then filled up",
     ),
     "transforms of blocks": (
         {"v": (8, 6, 5)},
