@@ -57,7 +57,7 @@ class Data(Section):
     """The folder for inference results, `output_<epoch>.h5`. None: they are not saved."""
     validation_split: float | None = Field(None, gt=0, lt=1)
     """The fraction of the training samples that is held out for evaluation, drawn from the seed; of labels, the same
-    fraction of each class. None: none. Not together with `test_input_path`."""
+    fraction of each class. None: none. Not together with `test_input_path` or `slicers`."""
     batch_size: BatchSize = Field(64, examples=[16])
     """Training samples a batch, over all processes."""
     test_batch_size: BatchSize = 64
@@ -89,7 +89,8 @@ class Data(Section):
     None: each array or file is a sample."""
     hdf5_outfile: FolderText | None = None
     """The HDF5 file that predictions of test slices are assembled into, one dataset a slice set, of the input's shape.
-    Needs `slicers` and `test_input_path`."""
+    Needs `slicers` and `test_input_path`, and no transform that moves pixels, random ones in training included:
+    assemble with a run of its own that loads the checkpoint."""
     hdf5_precision: Annotated[str, OneOf("precision", "single", "half")] = "single"
     """Floating-point numbers of the assembled file: 32 or 16 bits."""
     hdf5_output: Annotated[str, OneOf("output", "values", "argmax")] = "values"
