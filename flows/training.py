@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.plan import Epoch, Group
 from rml_core.checkpoints import native
 from rml_core.checkpoints.section import Checkpoints
+from rml_core.config.problem import RunFailed
 from rml_core.engine.log import LogFiles, sync
 from rml_core.optimizer import OptimizerSection
 from rml_core.run import EarlyStopping
@@ -125,6 +126,11 @@ def _evaluate(loop: Loop, epoch: Epoch, stage: ranks.Stage, interruption: Interr
         stage = do(epoch.evaluate.name, evaluate, stage, epoch.number, output, loop.logs, assembling)
         if interruption.signal is None:
             stage = do(epoch.assemble.name, assemble, stage, assembling, epoch.number, loop.logs)
+    except RunFailed as failed:
+        # What was waited for until the signal came is said; the run ends as interrupted ones do.
+        if interruption.signal is None:
+            raise
+        log.warning(str(failed))
     finally:
         discard(assembling)
     return stage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -56,9 +57,9 @@ def begin(assembly: Assembly, setup: Setup, scheduler: str | None) -> Assembling
     return handle
 
 
-def taking(assembling: Assembling) -> Take:
+def taking(assembling: Assembling, stopped: Callable[[], bool] = lambda: False) -> Take:
     """Make the file, for all its bytes; gives what takes the predictions (N, C, ...) of a batch of slices by their
-    numbers, which waits while too much is under way.
+    numbers, which waits while too much is under way. `stopped`: the run is to end, and no longer waits for workers.
 
     Raises:
         RunFailed: there is no room for the file, it cannot be written, no cluster answers.
@@ -71,7 +72,7 @@ def taking(assembling: Assembling) -> Take:
         if live.scheduler is None:
             live.assembler = Assembler(live.assembly, _on_threads(live.stack), live.scoring)
         else:
-            way = _on_cluster(live.stack, live.scheduler)
+            way = _on_cluster(live.stack, live.scheduler, stopped)
             scratch = cache_folder()
             scratch.mkdir(parents=True, exist_ok=True)
             live.assembler = Assembler(live.assembly, way, live.scoring, mapped=False, scratch=scratch)
@@ -151,10 +152,10 @@ def _on_threads(stack: ExitStack) -> MakeWay:
     return lambda blends, finishing, path: Ring(blends, finishing, pool.submit, count, memory_limit(), path)
 
 
-def _on_cluster(stack: ExitStack, scheduler: str) -> MakeWay:
+def _on_cluster(stack: ExitStack, scheduler: str, stopped: Callable[[], bool]) -> MakeWay:
     """Workers share what is done, from files that they see."""
     from rml_core.assembly.spool import Spool
     from rml_core.config.limits import memory_limit
 
-    workers = stack.enter_context(cluster(scheduler))
+    workers = stack.enter_context(cluster(scheduler, stopped))
     return lambda blends, finishing, path: Spool(blends, finishing, workers, memory_limit(), path)

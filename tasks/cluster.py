@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rml_core.config.problem import Problem, Refused, RunFailed, shown
+from tasks.progress import log
 from tasks.ranks import threads
 
 LOOPBACK = "127.0.0.1:0"
@@ -18,6 +19,8 @@ LOOPBACK = "127.0.0.1:0"
 ANSWER_S = 10.0
 # So long a cluster may have no worker while there is work for one.
 ALONE_S = 60.0
+# So often who waits for one looks whether it is there.
+LOOK_S = 0.1
 
 Map = Callable[[Callable[[Any], Any], list[Any]], Iterable[Any]]
 # Is told each result as it comes, and how many items there are.
@@ -43,7 +46,7 @@ def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
     is started by the first call.
 
     Raises:
-        RunFailed: no scheduler answers at the address, needed or not.
+        RunFailed: no scheduler answers at the address, needed or not; it has no worker for `ALONE_S`.
     """
     with ExitStack() as stack:
         clients: list[Any] = []
@@ -53,6 +56,8 @@ def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
         def on_cluster(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
             if not clients:
                 clients.append(stack.enter_context(_client(scheduler)))
+            if scheduler is not None:
+                Cluster(clients[0], scheduler).wait()
             futures = clients[0].map(function, items, pure=False)
             try:
                 if watch is not None:
@@ -66,10 +71,11 @@ def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
 
 
 class Cluster:
-    """The cluster at an address, as who submits tasks one by one needs it."""
+    """The cluster at an address, as who submits tasks one by one needs it. `stopped`: nobody wants to wait any more
+    for workers to come."""
 
-    def __init__(self, client: Any, address: str):
-        self._client, self._address = client, address
+    def __init__(self, client: Any, address: str, stopped: Callable[[], bool] = lambda: False):
+        self._client, self._address, self._stopped = client, address, stopped
         self._alone_since: float | None = None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -79,17 +85,31 @@ class Cluster:
             raise self._gone(error) from error
 
     def check(self) -> None:
-        """Raises `RunFailed`: there has been no worker for `ALONE_S`, or the scheduler is gone."""
+        """Raises `RunFailed`: there has been no worker for `ALONE_S`, or there is none and the run is to stop; or the
+        scheduler is gone."""
+        self._is_alone()
+
+    def wait(self) -> None:
+        """Until there is a worker. Raises `RunFailed` as `check` does."""
+        while self._is_alone():
+            time.sleep(LOOK_S)
+
+    def _is_alone(self) -> bool:
         try:
             if self._client.nthreads():
                 self._alone_since = None
-                return
+                return False
         except Exception as error:
             raise self._gone(error) from error
         now = time.monotonic()
-        self._alone_since = self._alone_since or now
+        if self._stopped():
+            raise RunFailed(f"no Dask worker is at {self._address}; interrupted while waiting for one")
+        if self._alone_since is None:
+            self._alone_since = now
+            log.info(f"waiting for a Dask worker at {self._address}")
         if now - self._alone_since >= ALONE_S:
             raise RunFailed(f"no Dask worker is left at {self._address}, and none has come for {ALONE_S:g} s")
+        return True
 
     def _gone(self, error: Exception) -> RunFailed:
         """Clients say it with errors of many kinds, and some without a word."""
@@ -123,10 +143,10 @@ class _Task:
 
 
 @contextmanager
-def cluster(scheduler: str) -> Iterator[Cluster]:
-    """The cluster at `scheduler`. Raises `RunFailed`: nobody answers there."""
+def cluster(scheduler: str, stopped: Callable[[], bool] = lambda: False) -> Iterator[Cluster]:
+    """The cluster at `scheduler`; `stopped`: as a `Cluster` has it. Raises `RunFailed`: nobody answers there."""
     with _client(scheduler) as client:
-        yield Cluster(client, scheduler)
+        yield Cluster(client, scheduler, stopped)
 
 
 def _as_they_come(futures: list[Any]) -> Iterator[Any]:

@@ -47,7 +47,7 @@ def evaluate(
     if assembling is not None:
         from tasks.assemble import taking
 
-        take = taking(assembling)
+        take = taking(assembling, lambda: ranks.stopped(stage.ranks))
     result = ranks.evaluate(stage.ranks, epoch, output, publish, take)
     for line in ranks.warnings(stage.ranks):
         log.warning(f"warning: {line}")

@@ -145,6 +145,11 @@ def stop(ranks: Ranks) -> None:
         rank.stop()
 
 
+def stopped(ranks: Ranks) -> bool:
+    """Whether `stop` has been called, or the ranks are gone."""
+    return all(rank.stopped for rank in _live.get(ranks.id, []))
+
+
 def close(ranks: Ranks) -> None:
     """Let go of the state and its memory."""
     for rank in _live.pop(ranks.id, []):

@@ -72,3 +72,12 @@ def own_workers(tmp_path: Path) -> Iterator[Processes]:
     folder.mkdir()
     with started(folder, 2, 1) as processes:
         yield processes
+
+
+@pytest.fixture
+def no_workers(tmp_path: Path) -> Iterator[Processes]:
+    """A scheduler without any worker."""
+    folder = tmp_path / "dask"
+    folder.mkdir()
+    with started(folder, 0, 1) as processes:
+        yield processes

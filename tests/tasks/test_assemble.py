@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +18,16 @@ import numpy as np
 import pytest
 import torch
 
+from flows.phases import as_it_is, execute
 from rml_core.assembly import regions
 from rml_core.assembly import spool as spools
 from rml_core.assembly.layout import Assembly
 from rml_core.assembly.ring import Ring
 from rml_core.assembly.spool import Spool
 from rml_core.assembly.writer import Assembled, Assembler
+from rml_core.check import check
 from rml_core.config.problem import RunFailed
+from rml_core.run import read
 from rml_core.slicers.grid import Axis, SliceGrid
 from tasks import cluster as clusters
 from tasks.cluster import cluster
@@ -194,6 +199,34 @@ def test_all_workers_die(own_workers, held, path: Path, in_thread):
         ended()
     assert path.read_text() == "the one before"
     assert not list(path.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("prepared", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_signal_while_there_is_no_worker(
+    no_workers, volumes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepared: bool
+):
+    """It waits for one, says so at once, and ends when it is told to: nothing is left of its file."""
+    (tmp_path / "run.json").write_text(json.dumps({"neural_network": volumes}))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if prepared:
+        # Then there is nothing to do for workers before there are predictions.
+        execute(check(read({"neural_network": volumes}, tmp_path)), as_it_is)
+        (tmp_path / "prediction.h5").unlink()
+    main = "from flows.cli import main; main()"
+    command = [sys.executable, "-c", main, "run", "run.json", "--untracked", "--scheduler", no_workers.address]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        waiting = f"waiting for a Dask worker at {no_workers.address}"
+        said = next((line for line in process.stdout if waiting in line), "")
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+    assert waiting in said
+    assert (f"no Dask worker is at {no_workers.address}; interrupted while waiting for one" in rest) is prepared
+    assert "Traceback" not in rest
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert not list(tmp_path.glob(".prediction*"))
+    assert not (tmp_path / "prediction.h5").exists()
 
 
 def test_a_client_that_is_closed_before_all_is_let_go(two_workers, path: Path, capfd: pytest.CaptureFixture[str]):
