@@ -25,27 +25,23 @@ def claimed(places: Iterable[tuple[str, AnyPath]], replaced: Iterable[tuple[str,
 
     The lock is the kernel's (`flock`), on the file or folder itself: it leaves nothing behind and goes with
     the process, however that ends. Behind a URL nothing can be locked, and what is replaced takes its lock along: a
-    file of this machine stands for such a place, and runs on other machines are not seen.
+    file of this machine stands for such a place, and runs on other machines are not seen. That file goes with the
+    context; of a process that was killed it stays, and holds nothing.
 
     Raises:
         Refused: another run holds one of them.
     """
     held: dict[tuple[int, int], int] = {}
     problems: list[Problem] = []
+    standing: list[Path] = []
     try:
-        wanted = [(where, place, place if isinstance(place, Path) else _standing_for(place)) for where, place in places]
-        wanted += [(where, place, _standing_for(place)) for where, place in replaced]
-        for where, place, locked in wanted:
-            descriptor = os.open(locked, os.O_RDONLY)
-            status = os.fstat(descriptor)
-            identity = status.st_dev, status.st_ino
-            if identity in held:
-                # One folder may serve for two things; the kernel would refuse it to us a second time.
-                os.close(descriptor)
-                continue
-            held[identity] = descriptor
+        wanted = [(where, place, not isinstance(place, Path)) for where, place in places]
+        wanted += [(where, place, True) for where, place in replaced]
+        for where, place, stands in wanted:
+            locked = _standing_for(place) if stands or not isinstance(place, Path) else place
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _hold(locked, held, stands) and stands:
+                    standing.append(locked)
             except BlockingIOError:
                 problems.append(
                     Problem(
@@ -58,13 +54,47 @@ def claimed(places: Iterable[tuple[str, AnyPath]], replaced: Iterable[tuple[str,
             raise Refused(problems)
         yield
     finally:
+        # As long as they are locked: whoever has opened one meanwhile sees that it is gone.
+        for path in standing:
+            path.unlink(missing_ok=True)
         for descriptor in held.values():
             os.close(descriptor)
+
+
+def _hold(path: Path, held: dict[tuple[int, int], int], stands: bool) -> bool:
+    """Lock `path`, and add it to what is `held`; False: it was there. `stands`: it is made, and its holder removes it.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | (os.O_CREAT if stands else 0), 0o666)
+        identity = _identity(os.fstat(descriptor))
+        if identity in held:
+            # One folder may serve for two things; the kernel would refuse it to us a second time.
+            os.close(descriptor)
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        try:
+            there = not stands or _identity(os.stat(path)) == identity
+        except FileNotFoundError:
+            there = False
+        if there:
+            held[identity] = descriptor
+            return True
+        # It was removed between the two: the lock is on what nobody else will find.
+        os.close(descriptor)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _standing_for(place: AnyPath) -> Path:
     text = os.path.realpath(place) if isinstance(place, Path) else remote.text_of(place).rstrip("/")
     name = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-    path = Path(tempfile.gettempdir(), f"rml-{os.getuid()}-{name}.claim")
-    path.touch()
-    return path
+    return Path(tempfile.gettempdir(), f"rml-{os.getuid()}-{name}.claim")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,51 @@ def test_one_folder_may_serve_for_two_things(tmp_path: Path):
         assert process.returncode == 1
         assert "another run is writing to" in process.stderr
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_what_stands_for_a_place_goes_with_its_run(tmp_path: Path, temporary: Path):
+    place = ("a", tmp_path / "prediction.h5")
+    with claimed([], [place, place]):
+        (claim,) = temporary.iterdir()
+        with pytest.raises(Refused) as refused, claimed([], [place]):
+            pytest.fail("held twice")
+        assert str(refused.value) == refusal(place)
+        assert list(temporary.iterdir()) == [claim]
+    assert list(temporary.iterdir()) == []
+    # As a process that was killed leaves it.
+    claim.touch()
+    with claimed([], [place]):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_lock_on_what_is_removed_is_none(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch):
+    """The holder ends between the opening and the locking by the next one."""
+    place = ("a", tmp_path / "prediction.h5")
+    holder = claimed([], [place])
+    holder.__enter__()
+    flock, opened = fcntl.flock, []
+
+    def after_the_end(descriptor: int, how: int) -> None:
+        opened.append(os.fstat(descriptor).st_nlink)
+        if len(opened) == 1:
+            holder.__exit__(None, None, None)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_end)
+    with claimed([], [place]):
+        assert len(opened) == 2
+        with pytest.raises(Refused), claimed([], [place]):
+            pytest.fail("held twice")
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(
