@@ -159,11 +159,14 @@ class _Storage:
 
     def fetch(self, box: Box) -> np.ndarray:
         """The values in `box`. Raises `RunFailed`."""
-        values = self._values(box)
-        # Behind the end of a file HDF5 reads zeros.
-        size = self._file.size
-        if size < self._size:
-            raise RunFailed(f"{self._item}: is cut short: it had {self._size} bytes, and there are {size}")
+        try:
+            values = self._values(box)
+        finally:
+            # Behind the end of a file HDF5 reads zeros, and takes chunks for damaged.
+            size = self._file.size
+            if size < self._size:
+                cut = RunFailed(f"{self._item}: is cut short: it had {self._size} bytes, and there are {size}")
+                raise cut from None
         return values
 
     def _values(self, box: Box) -> np.ndarray:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,11 @@ import numpy as np
 import pytest
 
 from flows.phases import execute
+from rml_core.assembly import layout
+from rml_core.assembly.writer import Assembler
 from rml_core.check import check
 from rml_core.config.problem import RunFailed
+from rml_core.data.slice_making import Maker
 from rml_core.run import read
 
 Rml = Callable[..., tuple[int, str, str]]
@@ -126,6 +132,41 @@ def test_a_volume_that_shrinks_is_told(volume: np.ndarray, before: bytes, tmp_pa
     assert left(tmp_path) == {"prediction.h5"}
 
 
+@pytest.mark.parametrize("kind", ["mapped", "compressed"])
+def test_a_volume_that_shrinks_while_it_is_evaluated_is_told(
+    kind: str, before: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a volume that is mapped no page behind its end is touched: that would end the process."""
+    large, volumes = RANDOM.random((64, 64, 64)).astype(np.float32), {"mapped": "volume.npy", "compressed": "volume.h5"}
+    file, item, verb = tmp_path / volumes[kind], volumes[kind], "takes"
+    if kind == "mapped":
+        np.save(file, large)
+        changed = section()
+    else:
+        with h5py.File(file, "w") as made:
+            made.create_dataset("volume", data=large, chunks=(8, 64, 64), compression="gzip")
+        changed = section(input_type="hdf5", test_input_path="volume.h5")
+        item, verb = "volume.h5:/volume", "had"
+    size, calls, reads = file.stat().st_size, count(1), Maker.reads
+
+    def shrink(*arguments: Any) -> Any:
+        """While the first batches are evaluated."""
+        if next(calls) == 9:
+            os.truncate(file, 20_000)
+        return reads(*arguments)
+
+    # In the one thread that reads: between its look at the size and its copy nothing happens.
+    monkeypatch.setenv("RML_THREADS", "1")
+    monkeypatch.setattr(Maker, "reads", shrink)
+    with pytest.raises(RunFailed) as failed:
+        disturbed(changed, tmp_path, "", lambda: None)
+    assert str(failed.value) == (
+        f"evaluate epoch 1: {tmp_path}/{item}: is cut short: it {verb} {size} bytes, and there are 20000"
+    )
+    assert (tmp_path / "prediction.h5").read_bytes() == before
+    assert left(tmp_path) - {"volume.h5"} == {"prediction.h5"}
+
+
 def test_a_disk_that_is_too_small_is_told_before_any_work(before: bytes, rml: Rml, run_file: RunFile, tmp_path: Path):
     """The volume has eight terabytes, all of them holes."""
     header = np.lib.format.header_data_from_array_1_0(np.empty((1, 1, 1), np.float32))
@@ -167,6 +208,60 @@ def test_a_disk_that_fills_up_is_told_and_nothing_torn_stays(volume: np.ndarray,
     assert "File too large" in str(failed.value)
     assert (small_disk / "prediction.h5").read_bytes() == before
     assert left(small_disk) == {"prediction.h5"}
+
+
+def test_a_disk_that_fills_up_while_predictions_are_written_is_told(
+    volume: np.ndarray, before: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The file system cannot keep room for a file, and the file may be no longer once its header is there."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    add = Assembler.add
+
+    def fill(*arguments: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        add(*arguments)
+
+    def cannot(*_: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot)
+    monkeypatch.setattr(Assembler, "add", fill)
+    # Short runs would be stored through a map of the file.
+    monkeypatch.setattr(layout, "SHORT", 0)
+    try:
+        with pytest.raises(RunFailed) as failed:
+            disturbed(section(), tmp_path, "", lambda: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert re.sub("^(evaluate epoch 1|assemble prediction.h5)", "phase", str(failed.value)) == (
+        f"phase: {tmp_path}/prediction.h5: File too large"
+    )
+    assert (tmp_path / "prediction.h5").read_bytes() == before
+    assert left(tmp_path) == {"prediction.h5"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root can write to any folder")
+@pytest.mark.parametrize("place", ["folder/prediction.h5", "folder/of/its/own/prediction.h5"])
+def test_a_folder_that_cannot_be_written_to_is_refused(
+    place: str, volume: np.ndarray, run_file: RunFile, tmp_path: Path
+):
+    """Root has to go without the right to write anywhere."""
+    (tmp_path / "folder").mkdir(mode=0o555)
+    file = run_file({"neural_network": section(hdf5_outfile=place)})
+    as_others = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.geteuid() == 0 else []
+    ended = subprocess.run([*as_others, RML, "run", file, "--untracked"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"{file}: 1 problem\n\n"
+        f"neural_network.data.hdf5_outfile: {tmp_path}/{place} cannot be written: permission denied\n"
+        "    choose another place, or make this one writable\n"
+    )
+    assert left(tmp_path) == {"folder"}
+    assert not list((tmp_path / "folder").iterdir())
 
 
 @pytest.mark.parametrize(
