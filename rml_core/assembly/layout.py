@@ -24,7 +24,7 @@ import numpy as np
 
 from rml_core.config import remote
 from rml_core.config.problem import RunFailed
-from rml_core.config.unfinished import remove_leftovers, unfinished
+from rml_core.config.unfinished import another, remove_leftovers
 from rml_core.slicers.grid import Box, SliceGrid
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Outfile:
             else:
                 self._scratch = tempfile.mkdtemp(prefix="rml-", dir=scratch)
                 self._local = Path(self._scratch, self.path.name)
-            self._unfinished = unfinished(self._local)
+            self._unfinished = another(self._local)
             lacking = lack_of_room(assembly, scratch)
             if lacking:
                 raise RunFailed(lacking)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import uuid
 from pathlib import Path
 
 
 def unfinished(path: Path, what: str = "") -> Path:
-    """Where this process makes `path`; `what`: for something that goes with it."""
+    """Where this process makes `path`; `what`: for something that goes with it, or that tells it from another one."""
     return path.with_name(f".{path.name}{what}.{os.getpid()}")
+
+
+def another(path: Path) -> Path:
+    """Where this process makes `path` this time, and never again: who still writes to an earlier one does no harm."""
+    return unfinished(path, f".{uuid.uuid4().hex[:12]}")
 
 
 def leftovers(path: Path) -> list[Path]:

@@ -260,3 +260,33 @@ def test_behind_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 )
 def test_sizes(count: int, text: str):
     assert layout._size(count) == text
+
+
+def test_who_still_writes_to_an_earlier_file_does_no_harm(path: Path):
+    """As a task of a cluster, which nobody could call back when its epoch ended."""
+    assembly = Assembly(path, (BRICKS,), 1)
+    earlier = Outfile(assembly)
+    late = earlier.layout
+    earlier.discard()
+    outfile = Outfile(assembly)
+    outfile.layout.write(0, whole((5, 6, 7)), VALUES[:1])
+    with pytest.raises(FileNotFoundError):
+        Layout(late.file, late.places).write(0, whole((5, 6, 7)), VALUES[1:])
+    outfile.appear()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["bricks"][...], VALUES[:1])
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed(path: Path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    outfile = Outfile(Assembly(path, (BRICKS,), 1))
+    outfile.layout.release()
+    unfinished = Path(outfile.layout.file)
+    left = unfinished.rename(unfinished.with_suffix(f".{gone.pid}"))
+    other = path.with_name(f".{path.name}.0123456789ab.{os.getppid()}")
+    other.touch()
+    Outfile(Assembly(path, (BRICKS,), 1)).discard()
+    assert not left.exists()
+    assert other.exists()
