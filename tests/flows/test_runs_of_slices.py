@@ -189,13 +189,20 @@ def test_predictions_of_slices_lie_in_the_groups_of_their_sets(
                 np.testing.assert_array_equal(file[f"{slicer['name']}/{number:05}"][...], cut(number)[0])
 
 
-@pytest.mark.parametrize("preload", [False, True])
-def test_nan_values_are_said_once(rml: Rml, run_file: RunFile, tmp_path: Path, preload: bool):
+@pytest.mark.parametrize(
+    ("preload", "stride", "outfile"),
+    [(False, 1, None), (True, 1, None), (False, 1, "prediction.h5"), (False, 3, "prediction.h5")],
+)
+def test_nan_values_are_said_once(
+    rml: Rml, run_file: RunFile, tmp_path: Path, preload: bool, stride: int, outfile: str | None
+):
+    """Of what is predicted alone, whether slices of a line are read together or each by itself."""
     array = np.ones((4, 6, 6), np.float32)
     array[1:3, 2, 2] = np.nan
     np.save(tmp_path / "x.npy", array)
-    slicers = [{"sizes": [3, 3, 3], "strides": [1, 1, 1]}]
+    slicers = [{"sizes": [3, 3, 3], "strides": [stride] * 3}]
     data = {"type": "numpy", "test_input_path": "x.npy", "slicers": slicers, "preload": preload}
+    data |= {"hdf5_outfile": outfile} if outfile else {}
     layers = [{"class_name": "Activation", "config": {"activation": "linear"}}]
     status, _, said = rml("run", run_file({"neural_network": {"layers": layers, "data": data}}), "--untracked")
     assert (status, said) == (0, f"warning: {tmp_path}/x.npy has 2 nan values\n")
