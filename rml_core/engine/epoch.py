@@ -36,11 +36,13 @@ class Sums:
 
 @dataclass
 class _Pending:
-    """Figures of batches that are still on the device, with what the host knows of them."""
+    """Figures of batches that are still on the device, with what the host knows of them. `suspect`: the samples of the
+    first batch whose gradient was nan while its loss was a number: what is nan where targets do not count."""
 
     losses: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     batches: list[tuple[int, np.ndarray, float]] = field(default_factory=list)
+    suspect: np.ndarray | None = None
 
 
 def train(
@@ -105,6 +107,8 @@ def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None, broken: 
         if not math.isfinite(last):
             wrong = (number, last, indices)
             break
+        if math.isnan(norm) and pending.suspect is None:
+            pending.suspect = indices
         sums.loss += last * len(indices)
         sums.samples += len(indices)
         sums.batch = number
@@ -113,9 +117,9 @@ def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None, broken: 
     if wrong is not None:
         number, loss, indices = wrong
         mend = "lower optimizer.learning_rate, set optimizer.clip_norm, or look for broken samples"
+        found = broken(indices) or (broken(pending.suspect) if pending.suspect is not None else "")
         raise RunFailed(
-            f"the loss became {loss} in epoch {epoch}, batch {number}: {broken(indices) or mend}; "
-            "earlier checkpoints are kept"
+            f"the loss became {loss} in epoch {epoch}, batch {number}: {found or mend}; earlier checkpoints are kept"
         )
     pending.losses.clear()
     pending.norms.clear()

@@ -139,3 +139,29 @@ def test_samples_that_are_broken_are_named(training: Callable[..., Training]):
         "the loss became nan in epoch 3, batch 4: a.npy has numbers that are nan; earlier checkpoints are kept"
     )
     assert [each.tolist() for each in asked] == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_samples_that_are_broken_where_they_do_not_count_are_named(
+    training: Callable[..., Training], monkeypatch: pytest.MonkeyPatch, every: float
+):
+    """Their loss is a number, and their gradient is none: the loss of the next batch shows it."""
+    monkeypatch.setattr(epoch, "FETCH_EVERY_S", every)
+    state = training()
+
+    def batches() -> Iterator[Batch]:
+        for number, batch in enumerate(made(broken=4)):
+            yield batch._replace(indices=batch.indices + 4 * number, kept=np.isfinite(batch.inputs).all(1))
+
+    def objective(output: torch.Tensor, target: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        return torch.where(kept.unsqueeze(1), output - target, 0).square().mean()
+
+    def broken(indices: np.ndarray) -> str:
+        return "a.npy has numbers that are nan" if 15 in indices else ""
+
+    state.objective = objective
+    with pytest.raises(RunFailed) as failed:
+        trained(state, batches(), broken=broken)
+    assert str(failed.value) == (
+        "the loss became nan in epoch 3, batch 5: a.npy has numbers that are nan; earlier checkpoints are kept"
+    )
