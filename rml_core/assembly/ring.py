@@ -179,12 +179,18 @@ class _Stripe:
 
     def _take(self, item: _Item) -> None:
         blend = self.blends[item.number]
+        # Region by region: what a piece has touched, the next one finds near the processor.
+        touching: dict[Index, list[Piece]] = {}
         for piece in item.pieces:
             if blend.weights is not None and self._scratch.size < piece.cores.size:
                 self._scratch = np.empty(piece.cores.size, np.float32)
             for index in blend.regions.touched(piece.box):
                 if sum(index) % self.of == self.turn:
-                    blend.add(self._region(blend, index), blend.regions.box(index), piece, self._scratch)
+                    touching.setdefault(index, []).append(piece)
+        for index, pieces in touching.items():
+            sums, at = self._region(blend, index), blend.regions.box(index)
+            for piece in pieces:
+                blend.add(sums, at, piece, self._scratch)
         if item.finished is not None:
             for index in blend.regions.finished(item.finished):
                 if sum(index) % self.of == self.turn:
