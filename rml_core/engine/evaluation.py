@@ -63,7 +63,7 @@ def _thumbnail(sample: Any) -> np.ndarray:
         height, width = (-(-size // THUMBNAIL) for size in sample.shape[-2:])
         sample = sample[..., ::height, ::width]
     # torch would wake its threads for a copy.
-    return np.array(sample.float().cpu() if isinstance(sample, Tensor) else sample)
+    return np.array(sample.float().cpu().numpy() if isinstance(sample, Tensor) else sample)
 
 
 @dataclass(frozen=True)
