@@ -64,6 +64,7 @@ def run(environment: dict[str, str], file: Path) -> tuple[dict[str, Any], list[d
     return flow_run, sorted(runs, key=lambda each: each["start_time"]), finished.stdout
 
 
+@pytest.mark.slow
 def test_a_volume_on_the_server(
     run_file: Callable[..., Path],
     rml: Callable[..., tuple[int, str, str]],

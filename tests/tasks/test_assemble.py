@@ -63,7 +63,8 @@ def volumes(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("precision", ["single", pytest.param("half", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["single", "half"])
 def test_a_run_with_a_cluster_and_without_one(
     two_workers,
     volumes: dict[str, Any],
