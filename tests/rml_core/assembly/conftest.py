@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from rml_core.assembly import regions
+from rml_core.assembly import spool as spools
 from rml_core.assembly.layout import Assembly
 from rml_core.assembly.ring import Ring
 from rml_core.assembly.spool import Spool
@@ -29,6 +31,7 @@ class Threads:
     def __init__(self, count: int, order: Callable[[int], int] = lambda waiting: 0) -> None:
         self._pool, self._order = ThreadPoolExecutor(count), order
         self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._choosing = threading.Lock()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         task: Future[Any] = Future()
@@ -37,7 +40,8 @@ class Threads:
         return task
 
     def _next(self) -> None:
-        task, call = self._waiting.pop(self._order(len(self._waiting)))
+        with self._choosing:
+            task, call = self._waiting.pop(self._order(len(self._waiting)))
         if not task.set_running_or_notify_cancel():
             return
         try:
@@ -116,7 +120,10 @@ def small_regions(usual: int, most: int, easy: int) -> Iterator[None]:
         patch.setattr(regions, "USUAL", usual)
         patch.setattr(regions, "MOST", max(usual, most))
         patch.setattr(grids, "EASY_LAYER", easy)
+        # Workers keep what regions they have worked out: of the same grid, but with other limits.
+        spools._blend.cache_clear()
         yield
+    spools._blend.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -226,7 +226,7 @@ def reported(module, inputs, targets, batch, epochs, rate):
 
 
 class Silent:
-    def update(self, output, target): ...
+    def update(self, output, target, kept=None): ...
 
     def state(self):
         return {}
