@@ -113,7 +113,7 @@ def text(volumes: dict[int, Any], writers: dict[int, Any], window: int, block: i
     cores = len(os.sched_getaffinity(0))
     return TEXT.format(
         head=f"Measured by `python benchmarks/growth.py` on {cores} cores ({platform.machine()}, {platform.system()}), "
-        f"the best of {rounds} rounds; the files were in the system's cache.",
+        f"{'one round' if rounds == 1 else f'the best of {rounds} rounds'}; the files were in the system's cache where there was room.",
         windows=window,
         most=SIZE,
         volumes=table(
