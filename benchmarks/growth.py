@@ -111,9 +111,10 @@ def text(volumes: dict[int, Any], writers: dict[int, Any], window: int, block: i
         for count, each in writers.items()
     ]
     cores = len(os.sched_getaffinity(0))
+    often = "one round" if rounds == 1 else f"the best of {rounds} rounds"
     return TEXT.format(
         head=f"Measured by `python benchmarks/growth.py` on {cores} cores ({platform.machine()}, {platform.system()}), "
-        f"{'one round' if rounds == 1 else f'the best of {rounds} rounds'}; the files were in the system's cache where there was room.",
+        f"{often}; the files were in the system's cache where there was room.",
         windows=window,
         most=SIZE,
         volumes=table(
