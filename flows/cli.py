@@ -16,6 +16,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flows import production
+from flows.command_line import Debug, FileArgument, or_problems, place, say_problems, with_variables
+
 app = typer.Typer(
     name="rml",
     help="Train and run deep networks from one JSON file.",
@@ -26,15 +29,7 @@ app = typer.Typer(
 )
 
 
-def _place(given: str) -> str:
-    """A file as it is named in messages; `Path` would take a slash out of a URL."""
-    return given if "://" in given else str(Path(given))
-
-
-FileArgument = Annotated[
-    str, typer.Argument(metavar="FILE", help="The run file, a path or a URL.", show_default=False, parser=_place)
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+app.add_typer(production.commands)
 
 
 class Terminated(BaseException):
@@ -80,9 +75,7 @@ def run_command(
 
 @app.command()
 def validate(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Run files.", show_default=False, parser=_place)
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Run files.", show_default=False, parser=place)],
     skip_data: Annotated[bool, typer.Option("--skip-data", help="Leave the data files alone.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -100,12 +93,12 @@ def validate(
     wrong = 0
     for file in files:
         try:
-            warnings = _with_variables(partial(warnings_of, file))
+            warnings = with_variables(partial(warnings_of, file))
         except Refused as refused:
             if wrong:
                 print(file=sys.stderr)
             wrong += 1
-            _say_problems(file, refused)
+            say_problems(file, refused)
             continue
         for warning in warnings:
             print(f"{file}: warning: {warning}", file=sys.stderr)
@@ -126,7 +119,7 @@ def plan(
     from rml_core.check import check
     from rml_core.run import read
 
-    planned = _or_problems(file, lambda: _with_variables(lambda: plan_of(check(read(file), app_name))))
+    planned = or_problems(file, lambda: with_variables(lambda: plan_of(check(read(file), app_name))))
     if as_json:
         print(json.dumps(planned.as_json(), indent=2))
     else:
@@ -143,11 +136,11 @@ def network(
     """Show the network of a run file or a Keras JSON file."""
     from flows.network import described
 
-    found = _or_problems(file, lambda: described(file))
+    found = or_problems(file, lambda: described(file))
     if dot is not None:
         from rml_core.layers.dot import to_dot
 
-        _or_problems(file, lambda: _write(dot, "--dot", to_dot(found)))
+        or_problems(file, lambda: _write(dot, "--dot", to_dot(found)))
     if as_json:
         shape = [None, *found.output_shape_keras]
         counts = {"parameters": found.parameters, "trainable": found.trainable, "layers": found.layers}
@@ -161,7 +154,7 @@ def network(
 @app.command()
 def export(
     checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT", help="A file that checkpoints.save left.", parser=_place)
+        str, typer.Argument(metavar="CHECKPOINT", help="A file that checkpoints.save left.", parser=place)
     ],
     format_name: Annotated[str, typer.Option("--format", metavar="onnx|torch", help="What to write.")] = "onnx",
     out: Annotated[str | None, typer.Option(metavar="FILE", help="Where to; without it beside the checkpoint.")] = None,
@@ -170,7 +163,7 @@ def export(
     """Write a trained network for onnxruntime, or for torch alone."""
     from flows.export import export as written
 
-    print(_or_problems(checkpoint, lambda: written(checkpoint, format_name, out)))
+    print(or_problems(checkpoint, lambda: written(checkpoint, format_name, out)))
 
 
 @app.command()
@@ -216,7 +209,7 @@ def _rmldnn(arguments: list[str]) -> None:
     from flows.tracking import is_configured
 
     _run(
-        _place(given.config),
+        place(given.config),
         given.app,
         [],
         resume=None,
@@ -269,7 +262,7 @@ def _run(
             tracking.start_server()
         return check(run, app_name)
 
-    checked = _or_problems(file, checked_run)
+    checked = or_problems(file, checked_run)
     from flows import console
 
     def executed() -> Any:
@@ -287,34 +280,12 @@ def _run(
         return outcome
 
     with console.shown(checked.run.file.num_epochs):
-        outcome = _or_problems(file, executed)
+        outcome = or_problems(file, executed)
     console.say_written(outcome.places.written(), outcome.seconds)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
-
-
-def _with_variables(action: Callable[[], Any]) -> Any:
-    """The result of `action`; its problems with those of the environment's variables that a run reads."""
-    from rml_core.config.limits import memory_limit
-    from rml_core.config.problem import collect
-    from tasks.ranks import threads
-
-    results: list[Any] = []
-    collect(threads, memory_limit, lambda: results.append(action()))
-    return results[0]
-
-
-def _or_problems(file: str, action: Callable[[], Any]) -> Any:
-    """The result of `action`; where it is refused, the list of problems and exit status 2."""
-    from rml_core.config.problem import Refused
-
-    try:
-        return action()
-    except Refused as refused:
-        _say_problems(file, refused)
-        raise typer.Exit(2) from None
 
 
 def _write(path: Path, where: str, text: str) -> None:
@@ -325,13 +296,6 @@ def _write(path: Path, where: str, text: str) -> None:
     except OSError as error:
         what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
         raise Refused([Problem(where, what)]) from None
-
-
-def _say_problems(file: str, refused: Any) -> None:
-    if "--debug" in sys.argv:
-        traceback.print_exception(refused)
-    count = len(refused.problems)
-    print(f"{file}: {count} problem{'s' if count > 1 else ''}\n\n{refused}", file=sys.stderr)
 
 
 def _exit_of(action: Callable[[], Any], debug: bool) -> NoReturn:
