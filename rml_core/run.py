@@ -208,19 +208,28 @@ def read_json(path: AnyPath | str) -> Any:
         ) from None
     except UnicodeDecodeError:
         raise Refused([Problem(str(path), "is not text", "a JSON file in UTF-8")]) from None
+    return json_of(text, str(path))
+
+
+def json_of(text: str, name: str) -> Any:
+    """The JSON that `text` is; `name` is what problems call it.
+
+    Raises:
+        Refused: it is not JSON: where it stops being so, and what usually helps; a key stands twice in an object.
+    """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         if not text.strip():
-            raise Refused([Problem(str(path), "is empty")]) from None
-        place = f"{path}, line {error.lineno}, column {error.colno}"
+            raise Refused([Problem(name, "is empty")]) from None
+        place = f"{name}, line {error.lineno}, column {error.colno}"
         raise Refused([Problem(place, f"not JSON: {error.msg}", remedy=_remedy(text[error.pos :]))]) from None
     except RecursionError:
-        raise Refused([Problem(str(path), "is nested too deeply to be read")]) from None
+        raise Refused([Problem(name, "is nested too deeply to be read")]) from None
     except _Twice:
         raise Refused(_twice(json.loads(text, object_pairs_hook=_Pairs), "")) from None
     except ValueError as error:
-        raise Refused([Problem(str(path), str(error))]) from None
+        raise Refused([Problem(name, str(error))]) from None
 
 
 def _remedy(rest: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -12,6 +12,7 @@ from rml_core.config.names import wrong
 from rml_core.config.problem import Problem, Refused, shown
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from upath import UPath
 
     AnyPath: TypeAlias = Path | UPath
@@ -93,6 +94,12 @@ def _of_lines(path: str) -> str:
 PathText = Annotated[str, Field(min_length=1), AfterValidator(_usable)]
 FolderText = Annotated[str, Field(min_length=1), AfterValidator(_writable)]
 LogText = Annotated[str, Field(min_length=1), AfterValidator(_of_lines)]
+
+
+def is_path_field(field: FieldInfo) -> bool:
+    """What stands in a model's field is a path."""
+    told = (field.annotation, *get_args(field.annotation), Annotated[str, *field.metadata] if field.metadata else str)
+    return any(kind in told for kind in (PathText, FolderText, LogText))
 
 
 def resolve(path: str, base: AnyPath | str) -> AnyPath:

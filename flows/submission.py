@@ -1,0 +1,265 @@
+"""What a run file becomes when it is submitted to a deployment: checked here, complete for a worker elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel
+
+from flows.command_line import place, say_problems
+from rml_core.check import Collected, check, check_resume, check_without_data
+from rml_core.config.paths import folder_of, is_path_field, resolve
+from rml_core.config.problem import Problem, Refused, listed, nearest, shown
+from rml_core.config.remote import text_of
+from rml_core.run import ROOT, RunFile, json_of, read, read_json, with_settings
+from tasks.cluster import check_address
+from tasks.load import cache_folder
+from tasks.ranks import refuse_several
+
+# The parameters of the flow behind each deployment; those of `rml schedule` are retrainings of another name.
+RUN = (ROOT, "app", "base", "resume", "ranks", "scheduler")
+PARAMETERS: dict[str, tuple[str, ...]] = {"train": RUN, "evaluate": RUN, "retrain": RUN}
+
+# Prefect refuses parameters of more than 524,288 bytes; what a deployment itself has set counts too.
+MOST_PARAMETER_BYTES = 500_000
+
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
+# Variables of this prefix are the worker's: it expands them, by what they are there.
+OF_WORKER = "RML_"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What somebody submits: `name` is what problems call it, `source` the file that it stands in, if any."""
+
+    name: str
+    mapping: Any
+    folder: Any
+    source: Any = field(default=None, compare=False)
+
+
+def from_file(file: str) -> Given:
+    """What the file, a path or a URL, holds. Raises `Refused` where it cannot be read."""
+    return Given(file, read_json(file), folder_of(file), resolve(file, ""))
+
+
+def from_text(text: str, name: str) -> Given:
+    """What is given as text: its relative paths are those of the working directory, as if it stood in a file there."""
+    return Given(name, json_of(text, name), Path.cwd())
+
+
+def parameters_of(
+    given: Given,
+    deployment: str = "train",
+    *,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    with_data: bool = True,
+) -> dict[str, Any]:
+    """The parameters of a flow run of `deployment`: checked, with `base`, and with nothing left that only the
+    submitter's machine knows (`expanded`).
+
+    Beside `neural_network` the mapping may have other parameters of the flow; `overrides` come before them. Data files
+    are looked at if `with_data`, unless the worker alone knows where they are.
+
+    Raises:
+        Refused: with every problem.
+    """
+    mapping, overrides = given.mapping, dict(overrides or {})
+    collected = Collected()
+    known = PARAMETERS[_kind(deployment)]
+    others: dict[str, Any] = {}
+    if isinstance(mapping, Mapping) and ROOT in mapping:
+        others = {key: value for key, value in mapping.items() if key != ROOT}
+        collected.problems += [
+            Problem(key, "unknown key", listed(known), nearest(key, known)) for key in others if key not in known
+        ]
+        mapping = {ROOT: mapping[ROOT]}
+    if settings:
+        mapping = collected.of(with_settings, mapping, list(settings))
+    others = {key: value for key, value in {**others, **overrides}.items() if key in known}
+    base = collected.of(_base, others.get("base"), given.folder) or given.folder
+    collected.problems += _problems_of(others)
+    if mapping is not None:
+        app = others.get("app")
+        run = collected.of(read, mapping, base)
+        if run is not None:
+            run = replace(run, source=given.source)
+            look = with_data and not _of_worker(run.mapping[ROOT])
+            collected.of(check if look else check_without_data, run, app if isinstance(app, str) else None)
+    collected.end()
+    assert mapping is not None
+    section = expanded(mapping[ROOT])
+    others = {key: value for key, value in others.items() if value is not None}
+    return within_limit({**others, ROOT: section, "base": text_of(base)})
+
+
+def parameters_for_prefect(deployment: str, given: str, overrides: Sequence[str], api_url: str | None) -> str:
+    """The JSON text that `prefect deployment run` is handed for `--params GIVEN`; where it is refused, says every
+    problem on standard error and ends the process with exit status 2.
+
+    `given`: a file, JSON text, or `-` for standard input. `overrides`: what `--param` names, which comes before it.
+    """
+    name = given if _names_file(given) else "standard input" if given == "-" else "--params"
+    try:
+        if given == "-":
+            submitted = from_text(sys.stdin.read(), name)
+        elif name == given:
+            submitted = from_file(place(given))
+        else:
+            submitted = from_text(given, name)
+        known = _known_overrides(overrides, deployment)
+        return json.dumps(parameters_of(submitted, deployment, overrides=known, with_data=is_here(api_url)))
+    except Refused as refused:
+        say_problems(name, refused)
+        raise SystemExit(2) from None
+
+
+def _names_file(given: str) -> bool:
+    """JSON text begins as an object; whatever else is no JSON was meant to be a file."""
+    if given == "-" or given.lstrip().startswith(("{", "[", '"')):
+        return False
+    try:
+        json.loads(given)
+    except ValueError:
+        return True
+    return os.path.exists(given)
+
+
+def _known_overrides(texts: Sequence[str], deployment: str) -> dict[str, Any]:
+    """`KEY=VALUE` of `--param`, as Prefect reads them; it says itself what is wrong with them."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if equals and key in PARAMETERS[_kind(deployment)] and key != ROOT:
+            with suppress(ValueError):
+                value = json.loads(value)
+            found[key] = value
+    return found
+
+
+def is_here(api_url: str | None) -> bool:
+    """The server is of this machine, so that its workers see the files that are seen here; so is one that is still to
+    be put up."""
+    host = (urlsplit(api_url).hostname or "") if api_url else "localhost"
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _kind(deployment: str) -> str:
+    return deployment if deployment in PARAMETERS else "retrain"
+
+
+def _base(given: Any, folder: Any) -> Any:
+    if given is None:
+        return folder
+    if not isinstance(given, str):
+        raise Refused(
+            [Problem("base", f"{shown(given)} is not a string", "the folder that relative paths are against")]
+        )
+    return resolve(given, folder)
+
+
+def _problems_of(others: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the flow's other parameters, each by its name."""
+    problems = []
+    checks = {"app": _is_text, "resume": check_resume, "ranks": refuse_several, "scheduler": check_address}
+    for key, of_key in checks.items():
+        if (value := others.get(key)) is None:
+            continue
+        if key != "ranks" and not isinstance(value, str):
+            problems.append(Problem(key, f"{shown(value)} is not a string"))
+            continue
+        try:
+            of_key(value)  # type: ignore[operator]
+        except Refused as refused:
+            problems += [replace(problem, where=problem.where.removeprefix("--")) for problem in refused.problems]
+    return problems
+
+
+def _is_text(given: Any) -> None:
+    """What an app's name may be is said with the run file's problems."""
+
+
+def paths_of(section: Any, model: type[BaseModel] = RunFile) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each place of a path in `section`: the object, and the key."""
+    if not isinstance(section, dict):
+        return
+    for name, about in model.model_fields.items():
+        if not isinstance(section.get(name), str):
+            for member in (about.annotation, *get_args(about.annotation)):
+                if isinstance(member, type) and issubclass(member, BaseModel):
+                    yield from paths_of(section.get(name), member)
+        elif is_path_field(about) or (model is RunFile and name == "layers"):
+            yield section, name
+
+
+def _of_worker(section: dict[str, Any]) -> bool:
+    """Some path is where a variable of the worker says."""
+    found = (name for held, key in paths_of(section) for name in _variables(held[key]))
+    return any(name.startswith(OF_WORKER) for name in found)
+
+
+def _variables(text: str) -> list[str]:
+    return [one or other for one, other in VARIABLE.findall(text)]
+
+
+def expanded(section: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `section` whose paths have no `~` and no variables left but those of the worker (`RML_...`)."""
+    copy: dict[str, Any] = json.loads(json.dumps(section))
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return match[0] if name.startswith(OF_WORKER) else os.environ.get(name, match[0])
+
+    for held, key in paths_of(copy):
+        held[key] = VARIABLE.sub(value, os.path.expanduser(held[key]))
+    return copy
+
+
+def within_limit(parameters: dict[str, Any]) -> dict[str, Any]:
+    """`parameters`, with the network by reference where Prefect would not take it as a parameter.
+
+    The file's name is its content's, in the cache's folder `networks`, which workers on other machines must see, too.
+
+    Raises:
+        Refused: they are too long without the network, too.
+    """
+    if size_of(parameters) <= MOST_PARAMETER_BYTES:
+        return parameters
+    section = parameters[ROOT]
+    text = json.dumps(section["layers"])
+    smaller = {**parameters, ROOT: {**section, "layers": str(_kept(text))}}
+    if (size := size_of(smaller)) > MOST_PARAMETER_BYTES:
+        what = f"has {size:,} bytes of JSON without its layers"
+        raise Refused([Problem(ROOT, what, f"{MOST_PARAMETER_BYTES:,} bytes, which Prefect takes as parameters")])
+    return smaller
+
+
+def size_of(parameters: Mapping[str, Any]) -> int:
+    """Bytes, as Prefect counts them."""
+    return len(json.dumps(parameters, separators=(",", ":")))
+
+
+def _kept(text: str) -> Path:
+    folder = cache_folder() / "networks"
+    path = folder / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".json", delete=False) as part:
+            part.write(text)
+        os.replace(part.name, path)
+    except OSError as error:
+        what = f"the network is too long for a parameter, and {folder} cannot be written: {error.strerror}"
+        raise Refused([Problem(f"{ROOT}.layers", what, remedy="put it into a file, and name that as layers")]) from None
+    return path
