@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -31,12 +31,21 @@ from tasks.ranks import refuse_several
 RUN = (ROOT, "app", "base", "resume", "ranks", "scheduler")
 PARAMETERS: dict[str, tuple[str, ...]] = {"train": RUN, "evaluate": RUN, "retrain": RUN}
 
+DEPLOYMENT = re.compile(r"train|evaluate|retrain(-.+)?")
+
 # Prefect refuses parameters of more than 524,288 bytes; what a deployment itself has set counts too.
 MOST_PARAMETER_BYTES = 500_000
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 # Variables of this prefix are the worker's: it expands them, by what they are there.
 OF_WORKER = "RML_"
+
+
+class Submitted(NamedTuple):
+    """The parameters of a flow run, and what its owner should know of them."""
+
+    parameters: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,8 @@ def parameters_of(
     settings: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
     with_data: bool = True,
-) -> dict[str, Any]:
-    """The parameters of a flow run of `deployment`: checked, with `base`, and with nothing left that only the
+) -> Submitted:
+    """What a flow run of `deployment` is given: checked, with `base`, and with nothing left that only the
     submitter's machine knows (`expanded`).
 
     Beside `neural_network` the mapping may have other parameters of the flow; `overrides` come before them. Data files
@@ -91,18 +100,20 @@ def parameters_of(
     others = {key: value for key, value in {**others, **overrides}.items() if key in known}
     base = collected.of(_base, others.get("base"), given.folder) or given.folder
     collected.problems += _problems_of(others)
+    warnings: tuple[str, ...] = ()
     if mapping is not None:
         app = others.get("app")
         run = collected.of(read, mapping, base)
         if run is not None:
             run = replace(run, source=given.source)
             look = with_data and not _of_worker(run.mapping[ROOT])
-            collected.of(check if look else check_without_data, run, app if isinstance(app, str) else None)
+            checked = collected.of(check if look else check_without_data, run, app if isinstance(app, str) else None)
+            warnings = checked.warnings if checked is not None else ()
     collected.end()
     assert mapping is not None
     section = expanded(mapping[ROOT])
     others = {key: value for key, value in others.items() if value is not None}
-    return within_limit({**others, ROOT: section, "base": text_of(base)})
+    return Submitted(within_limit({**others, ROOT: section, "base": text_of(base)}), warnings)
 
 
 def parameters_for_prefect(deployment: str, given: str, overrides: Sequence[str], api_url: str | None) -> str:
@@ -120,10 +131,55 @@ def parameters_for_prefect(deployment: str, given: str, overrides: Sequence[str]
         else:
             submitted = from_text(given, name)
         known = _known_overrides(overrides, deployment)
-        return json.dumps(parameters_of(submitted, deployment, overrides=known, with_data=is_here(api_url)))
+        made = parameters_of(submitted, deployment, overrides=known, with_data=is_here(api_url))
+        say_warnings(name, made)
+        return json.dumps(made.parameters)
     except Refused as refused:
         say_problems(name, refused)
         raise SystemExit(2) from None
+
+
+def say_warnings(name: str, submitted: Submitted) -> None:
+    for warning in submitted.warnings:
+        print(f"{name}: warning: {warning}", file=sys.stderr)
+
+
+def submit_command(
+    file: str,
+    deployment: str,
+    settings: list[str],
+    overrides: Mapping[str, Any],
+    *,
+    watched: bool,
+    skip_data: bool,
+) -> int:
+    """What `rml submit` does; gives its exit status.
+
+    Raises:
+        Refused: the file, with every problem of it; there is no server that takes it.
+    """
+    from flows.tracking import quieten
+
+    quieten()
+    from flows import watching
+
+    name = deployment.removeprefix("rml/")
+    if DEPLOYMENT.fullmatch(name) is None:
+        raise Refused(
+            [Problem("--deployment", f"{shown(deployment)} does not fit", listed([*PARAMETERS, "retrain-NAME"]))]
+        )
+    with_data = is_here(watching.api_url()) and not skip_data
+    made = parameters_of(from_file(file), name, settings=settings, overrides=overrides, with_data=with_data)
+    say_warnings(file, made)
+    run = watching.submit(f"rml/{name}", made.parameters)
+    print(f"{run.name} ({run.id})\n{watching.page_of(run)}", flush=True)
+    if not watched:
+        return 0
+    try:
+        return watching.Watch(run.id).until_the_end()
+    except KeyboardInterrupt:
+        print(f"\nno longer watched; the run goes on: prefect flow-run cancel {run.id} ends it", file=sys.stderr)
+        return 130
 
 
 def _names_file(given: str) -> bool:
