@@ -35,6 +35,8 @@ from tasks.slice import SliceSet, Slicing, slice_
 from tasks.transform import transform
 
 if TYPE_CHECKING:
+    from flows.attempt import Attempt
+    from rml_core.config.paths import AnyPath
     from rml_core.data.prepared import Prepared
     from rml_core.engine.evaluation import Gallery
     from rml_core.engine.rank import Setup
@@ -57,8 +59,17 @@ class Outcome:
     seen: tuple[Prepared, Meaning] | None = None
 
 
-def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler: str | None = None) -> Outcome:
+def execute(
+    checked: Checked,
+    do: Do,
+    *,
+    resuming: str | None = None,
+    scheduler: str | None = None,
+    attempt: Attempt | None = None,
+) -> Outcome:
     """Run the plan of `checked`, from the newest checkpoint where `resuming`, or the run file, says "auto".
+
+    `attempt`: at a tracked run, which goes on from its own newest checkpoint where an earlier attempt has left one.
 
     Raises:
         Refused: before any work: another run writes to the same place, a checkpoint does not fit.
@@ -74,14 +85,17 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
     do = _saying_where(do)
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None, places.prediction is not None)
-    with claimed(places.make(), places.replaced), listening(lines):
+    wait = attempt.wait if attempt is not None and attempt.goes_on else None
+    with claimed(places.make(), places.replaced, wait), listening(lines):
         if places.prediction is not None:
             from flows.assembling import refuse_without_room
 
             refuse_without_room(checked, places)
         section = checked.run.file.checkpoints
         resuming = resuming or (section.resume if section is not None else None)
-        position = _position(checked, places) if resuming is not None else None
+        position = _own_position(checked, places, attempt.run_id) if attempt is not None and attempt.goes_on else None
+        if position is None and resuming is not None:
+            position = _position(checked, places)
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
         if position is not None and not planned.trains:
             say.info(f"nothing is left to train: num_epochs is {checked.run.file.num_epochs}")
@@ -98,7 +112,7 @@ def execute(checked: Checked, do: Do, *, resuming: str | None = None, scheduler:
             from rml_core.resume import check_masks
 
             check_masks(position, mapped)
-        setup = _setup(checked, places, position, prepared, mapped)
+        setup = _setup(checked, places, position, prepared, mapped, attempt)
         if places.debug is not None:
             from rml_core.layers.dot import to_dot
 
@@ -223,15 +237,22 @@ def _mask_mapping(checked: Checked, prepared: dict[str, Prepared]) -> Mapped:
 
 
 def _setup(
-    checked: Checked, places: Places, position: Position | None, prepared: dict[str, Prepared], mapped: Mapped
+    checked: Checked,
+    places: Places,
+    position: Position | None,
+    prepared: dict[str, Prepared],
+    mapped: Mapped,
+    attempt: Attempt | None,
 ) -> Setup:
     from rml_core.engine.rank import Setup
     from rml_core.resume import text_of
 
     file = checked.run.file
     weights = file.checkpoints.load if file.checkpoints is not None else None
+    flow_run = attempt.run_id if attempt is not None else None
     return Setup(
-        run_id=position.run_id if position is not None else uuid.uuid4().hex,
+        run_id=position.run_id if position is not None else flow_run or uuid.uuid4().hex,
+        flow_run=flow_run,
         app=checked.app,
         started=position.started if position is not None else time.time(),
         run_file=text_of(checked.run),
@@ -259,18 +280,48 @@ def _position(checked: Checked, places: Places) -> Position | None:
     if places.checkpoints is None:
         say.warning("nothing to resume: checkpoints.save is not set, or the run does not train")
         return None
-    from rml_core import resume
-
-    samples = checked.training.count if checked.training is not None else 0
-    position, said = resume.find(checked.run, places.checkpoints, checked.classes, samples)
-    for line in said:
-        say.warning(line)
+    position = _found(checked, places.checkpoints)
     if position is None:
         say.info(f"nothing to resume in {places.checkpoints}: the run starts anew")
     else:
-        at = f"batch {position.batch} of epoch {position.epoch}" if position.batch else f"epoch {position.epoch}"
-        say.info(f"resuming {position.path} (after {at})")
+        _say_resuming(position)
     return position
+
+
+def _own_position(checked: Checked, places: Places, run_id: str) -> Position | None:
+    """Where the newest checkpoint of the run `run_id` stands; None: it has left none, or another run has written to
+    the same place since."""
+    if places.checkpoints is None:
+        return None
+    from rml_core import resume
+
+    position = _found(checked, places.checkpoints, run_id)
+    if position is None:
+        say.info(f"this run has left no checkpoint in {places.checkpoints}: it starts as it did at first")
+    elif resume.is_overwritten(position, places.checkpoints, places.logs):
+        say.warning(
+            f"another run has written to the same place since {position.path} was saved: this run starts as it did "
+            "at first"
+        )
+        return None
+    else:
+        _say_resuming(position)
+    return position
+
+
+def _found(checked: Checked, folder: AnyPath, of: str | None = None) -> Position | None:
+    from rml_core import resume
+
+    samples = checked.training.count if checked.training is not None else 0
+    position, said = resume.find(checked.run, folder, checked.classes, samples, of)
+    for line in said:
+        say.warning(line)
+    return position
+
+
+def _say_resuming(position: Position) -> None:
+    at = f"batch {position.batch} of epoch {position.epoch}" if position.batch else f"epoch {position.epoch}"
+    say.info(f"resuming {position.path} (after {at})")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
 
-from flows import report
+from flows import attempt, report
 from flows.artifacts import Artifacts
 from flows.phases import Outcome, execute
 from rml_core.check import Checked, check, check_resume
@@ -127,7 +127,7 @@ def rml(
     collect(threads, memory_limit, *given)
     checked = check(read({ROOT: neural_network}, base), app)
     with listening(Artifacts()):
-        publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
+        publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=attempt.begin()))
 
 
 def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, scheduler: str | None) -> Outcome:
@@ -147,7 +147,8 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
         with listening(Artifacts()):
-            outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler))
+            now = attempt.begin()
+            outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now))
         publish(outcomes[0])
 
     here(_within_limit(checked.run.mapping[ROOT]), checked.app, text_of(checked.run.base), resume, ranks, scheduler)

@@ -11,6 +11,7 @@ from rml_core.checkpoints import native
 from rml_core.checkpoints.torch_files import header
 from rml_core.config.problem import Problem, Refused, listed, shown
 from rml_core.data.masks import Mapped
+from rml_core.engine.log import LogFiles, are_of
 from rml_core.layers import keras_json
 from rml_core.run import ROOT, Run, read
 
@@ -40,7 +41,7 @@ WHERE = f"{ROOT}.checkpoints.save"
 
 @dataclass(frozen=True)
 class Position:
-    """Where a checkpoint stands: `batch` 0 means that `epoch` is complete."""
+    """Where a checkpoint stands: `batch` 0 means that `epoch` is complete. `history`: the figures of its epochs."""
 
     path: AnyPath
     run_id: str
@@ -48,17 +49,21 @@ class Position:
     epoch: int
     batch: int
     mask_values: Mapped
+    history: tuple[dict[str, Any], ...] = ()
 
 
-def find(run: Run, folder: AnyPath, classes: tuple[str, ...], samples: int) -> tuple[Position | None, list[str]]:
-    """The newest checkpoint of the latest run in `folder`, None when there is none; and what was passed over.
+def find(
+    run: Run, folder: AnyPath, classes: tuple[str, ...], samples: int, of: str | None = None
+) -> tuple[Position | None, list[str]]:
+    """The newest checkpoint of the latest run in `folder`, or of the run whose id is given, None when there is none;
+    and what was passed over.
 
     `classes`: names of the classes of labels, and `samples`: how many training samples, that the data has now.
 
     Raises:
         Refused: it belongs to another network, optimizer or data; every key that differs is named.
     """
-    path, said = native.newest(folder)
+    path, said = native.newest(folder, of)
     if path is None:
         return None, said
     saved = header(path, WHERE)
@@ -74,7 +79,15 @@ def find(run: Run, folder: AnyPath, classes: tuple[str, ...], samples: int) -> t
     if differences:
         raise _other(path, differences)
     values = tuple(saved["mask_values"]) if saved["mask_values"] is not None else None
-    return Position(path, saved["run_id"], saved["started"], saved["epoch"], saved["batch"], values), said
+    history = tuple(json.loads(saved["history"]))
+    return Position(path, saved["run_id"], saved["started"], saved["epoch"], saved["batch"], values, history), said
+
+
+def is_overwritten(position: Position, folder: AnyPath, logs: LogFiles | None) -> bool:
+    """Whether another run has begun in `folder`, or written to `logs`, since the run that stands at `position` did."""
+    if native.writes_last(folder) not in (None, position.run_id):
+        return True
+    return logs is not None and not are_of(logs, position.history, position.epoch)
 
 
 def check_masks(position: Position, mapped: Mapped) -> None:

@@ -170,10 +170,10 @@ def _begun(folder: AnyPath) -> list[tuple[float, str]]:
         return []
 
 
-def newest(folder: AnyPath) -> tuple[AnyPath | None, list[str]]:
-    """Where the latest run in `folder` stands: the furthest of its checkpoints, the interrupted one where it is as
-    far; None where there is none. The lines say what was passed over: files that could not be read, and an older
-    run where the latest one was stopped before it saved anything."""
+def newest(folder: AnyPath, of: str | None = None) -> tuple[AnyPath | None, list[str]]:
+    """Where the latest run in `folder` stands, or the run `of` that id: the furthest of its checkpoints, the
+    interrupted one where it is as far; None where there is none. The lines say what was passed over: files that could
+    not be read, and an older run where the latest one was stopped before it saved anything."""
     found, said = [], []
     try:
         paths = [*_epoch_paths(folder), *([interrupted_path(folder)] if has_interrupted(folder) else [])]
@@ -184,18 +184,28 @@ def newest(folder: AnyPath) -> tuple[AnyPath | None, list[str]]:
             found.append((_stamp(path), path))
         except Refused as refused:
             said += [f"passed over: {problem.what}" for problem in refused.problems]
-    if not found:
+    if of is not None:
+        own = [entry for entry in found if of in (entry[0].run_id, entry[0].flow_run)]
+        if found and not own:
+            said.append(f"passed over: other runs' checkpoints in {folder}; this run has left none")
+    elif found:
+        latest = max([*((stamp.started, stamp.run_id) for stamp, _ in found), *_begun(folder)])
+        own = [entry for entry in found if (entry[0].started, entry[0].run_id) == latest]
+        if not own:
+            said.append(f"passed over: an older run's checkpoints in {folder}; the latest run has left none")
+    else:
         return None, said
-    latest = max([*((stamp.started, stamp.run_id) for stamp, _ in found), *_begun(folder)])
-    own = [entry for entry in found if (entry[0].started, entry[0].run_id) == latest]
-    if not own:
-        said.append(f"passed over: an older run's checkpoints in {folder}; the latest run has left none")
     interrupted = interrupted_path(folder)
     for _, path in sorted(own, key=lambda entry: (entry[0].position, entry[1] == interrupted), reverse=True):
         if is_whole(path):
             return path, said
         said.append(f"passed over: {path} is damaged")
     return None, said
+
+
+def writes_last(folder: AnyPath) -> str | None:
+    """The id of the run that began last in `folder`, where that was noted."""
+    return next((run_id for _, run_id in _begun(folder)), None)
 
 
 def left(folder: AnyPath) -> list[AnyPath]:
@@ -252,6 +262,7 @@ class _Stamp(NamedTuple):
     started: float
     epoch: int
     batch: int
+    flow_run: str | None
 
     @property
     def position(self) -> tuple[int, int]:
@@ -274,7 +285,7 @@ def _stamp_of(path: AnyPath, *identity: int | str) -> _Stamp:
     saved = header(path, "")
     if saved is None:
         raise Refused([Problem("", f"{path} is not a checkpoint of a run")])
-    return _Stamp(saved["run_id"], saved["started"], saved["epoch"], saved["batch"])
+    return _Stamp(saved["run_id"], saved["started"], saved["epoch"], saved["batch"], saved.get("flow_run"))
 
 
 def _epoch_paths(folder: AnyPath) -> list[AnyPath]:

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def claimed(places: Iterable[tuple[str, AnyPath]], replaced: Iterable[tuple[str, AnyPath]] = ()) -> Iterator[None]:
+def claimed(
+    places: Iterable[tuple[str, AnyPath]],
+    replaced: Iterable[tuple[str, AnyPath]] = (),
+    wait: Callable[[Refused], None] | None = None,
+) -> Iterator[None]:
     """Hold `places` (JSON path, existing file or folder) as long as the context lasts, and files to be `replaced`,
     which need not be there.
 
@@ -28,37 +32,51 @@ def claimed(places: Iterable[tuple[str, AnyPath]], replaced: Iterable[tuple[str,
     file of this machine stands for such a place, and runs on other machines are not seen. That file goes with the
     context; of a process that was killed it stays, and holds nothing.
 
+    `wait`: called, again and again, as long as another run holds one of them; it returns after a moment, or raises.
+
     Raises:
         Refused: another run holds one of them.
     """
+    wanted = [(where, place, not isinstance(place, Path)) for where, place in places]
+    wanted += [(where, place, True) for where, place in replaced]
     held: dict[tuple[int, int], int] = {}
-    problems: list[Problem] = []
     standing: list[Path] = []
     try:
-        wanted = [(where, place, not isinstance(place, Path)) for where, place in places]
-        wanted += [(where, place, True) for where, place in replaced]
-        for where, place, stands in wanted:
-            locked = _standing_for(place) if stands or not isinstance(place, Path) else place
-            try:
-                if _hold(locked, held, stands) and stands:
-                    standing.append(locked)
-            except BlockingIOError:
-                problems.append(
-                    Problem(
-                        where,
-                        f"another run is writing to {place}",
-                        remedy="wait until it has ended, or give this run a place of its own",
-                    )
-                )
-        if problems:
-            raise Refused(problems)
+        while problems := _take(wanted, held, standing):
+            # Two that wait for each other would wait for ever.
+            _let_go(held, standing)
+            if wait is None:
+                raise Refused(problems)
+            wait(Refused(problems))
         yield
     finally:
-        # As long as they are locked: whoever has opened one meanwhile sees that it is gone.
-        for path in standing:
-            path.unlink(missing_ok=True)
-        for descriptor in held.values():
-            os.close(descriptor)
+        _let_go(held, standing)
+
+
+def _take(
+    wanted: list[tuple[str, AnyPath, bool]], held: dict[tuple[int, int], int], standing: list[Path]
+) -> list[Problem]:
+    """Lock what is `wanted`: what was locked is `held`, and `standing` what was made for it; what others hold."""
+    problems: list[Problem] = []
+    for where, place, stands in wanted:
+        locked = _standing_for(place) if stands or not isinstance(place, Path) else place
+        try:
+            if _hold(locked, held, stands) and stands:
+                standing.append(locked)
+        except BlockingIOError:
+            remedy = "wait until it has ended, or give this run a place of its own"
+            problems.append(Problem(where, f"another run is writing to {place}", remedy=remedy))
+    return problems
+
+
+def _let_go(held: dict[tuple[int, int], int], standing: list[Path]) -> None:
+    # As long as they are locked: whoever has opened one meanwhile sees that it is gone.
+    for path in standing:
+        path.unlink(missing_ok=True)
+    for descriptor in held.values():
+        os.close(descriptor)
+    standing.clear()
+    held.clear()
 
 
 def _hold(path: Path, held: dict[tuple[int, int], int], stands: bool) -> bool:

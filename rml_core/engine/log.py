@@ -110,6 +110,20 @@ def put(path: Path, content: bytes, otherwise: str = "") -> None:
         raise RunFailed(f"{path}: {error.strerror or error}{otherwise}") from error
 
 
+def are_of(files: LogFiles, history: Iterable[Mapping[str, Any]], epoch: int) -> bool:
+    """Whether the logs have a run's own figures of the epochs before `epoch`, as its checkpoint has them in `history`.
+
+    Two runs of one file differ in the times that they measure.
+    """
+    try:
+        lines = files.metrics.read_bytes().splitlines()
+        written = {int(row["epoch"]): row for row in map(json.loads, lines[: epoch - 1])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    expected = [json.loads(as_json(row)) for row in history if row["epoch"] < epoch]
+    return all(row.items() <= written.get(row["epoch"], {}).items() for row in expected)
+
+
 def start(files: LogFiles, epoch: int, batch: int, evaluates: bool) -> None:
     """Make the logs ready for a run that stands after `batch` of `epoch` (batch 0: at the epoch's end; epoch 0: new).
 

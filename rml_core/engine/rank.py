@@ -51,7 +51,8 @@ AHEAD_SHARE = COMMON_SHARE = 16
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything a rank is built from. `training` and `test` are handles of prepared samples."""
+    """Everything a rank is built from. `training` and `test` are handles of prepared samples. `flow_run`: the id of the
+    tracked run that this one is; a run that goes on from another one's checkpoint keeps that one's `run_id`."""
 
     run_id: str
     app: str
@@ -73,6 +74,7 @@ class Setup:
     train_log: Path | None = None
     weights: AnyPath | None = None
     resume: AnyPath | None = None
+    flow_run: str | None = None
     rank: int = 0
     world_size: int = 1
 

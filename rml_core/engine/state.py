@@ -45,6 +45,7 @@ def saved_state(
         )
     return {
         "run_id": setup.run_id,
+        "flow_run": setup.flow_run,
         "app": setup.app,
         "started": setup.started,
         "epoch": epoch,
