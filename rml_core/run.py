@@ -14,9 +14,10 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from rml_core.checkpoints.section import Checkpoints
 from rml_core.config import remote
 from rml_core.config.names import OneOf, Tagged, wrong
-from rml_core.config.paths import LogText, folder_of, is_url, problem_of, resolve
+from rml_core.config.paths import LogText, PathOrContent, folder_of, is_url, problem_of, resolve
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 from rml_core.config.section import Section, json_path, keys_of, parse
+from rml_core.config.trust import Origin, Reading, here
 from rml_core.data.section import Data
 from rml_core.layers import keras_json
 from rml_core.layers.graph import Graph
@@ -63,7 +64,7 @@ class RunFile(Section):
     `outfile`, else in the working directory."""
     debug_interval: int = Field(1, ge=1)
     """Every so many epochs the statistics are written."""
-    layers: Annotated[Any, WithJsonSchema(LAYERS_SCHEMA)]
+    layers: Annotated[PathOrContent, WithJsonSchema(LAYERS_SCHEMA)]
     """The network: a list of Keras layers, a Keras model, or the path of a file with either: JSON, or what
     `model.save` writes (`.h5`, `.keras`)."""
     data: Data
@@ -99,8 +100,11 @@ class Run:
     source: AnyPath | None = field(default=None, compare=False)
 
 
-def read(source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None = None) -> Run:
+def read(
+    source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None = None, origin: Origin | None = None
+) -> Run:
     """Read a run file, or take a mapping as one; `base` defaults to the file's folder, else the working directory.
+    `origin`: who wrote it, left out whoever wrote what this process reads.
 
     Raises:
         Refused: with every problem that shows without looking at the data.
@@ -116,10 +120,11 @@ def read(source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None =
     file: RunFile | None = None
     graph: Graph | None = None
     try:
-        file = parse(RunFile, section, ROOT)
+        file = parse(RunFile, section, ROOT, Reading(folder, origin or here()))
     except Refused as refused:
         problems.extend(refused.problems)
-    if "layers" in section:
+    # The path of a network that may not be read is not looked at any further.
+    if "layers" in section and not any(problem.where == f"{ROOT}.layers" for problem in problems):
         try:
             graph = keras_json.read(section["layers"], f"{ROOT}.layers", folder)
         except Refused as refused:

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rml_core.config.foreign import meant
+
+# What a URL says between `//` and `@`, and behind the keys with which servers ask who is there. A variable in its place
+# is no secret.
+_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*):(?!\$\{?\w+\}?@)[^\s/@\"']+@")
+_NAME_ALONE = re.compile(r"(\bhttps?://)(?!\$\{?\w+\}?@)[^\s/:@\"']+@", re.IGNORECASE)
+_QUERY = re.compile(
+    r"([?&][\w.-]*(?:token|signature|secret|passwor[dt]|passwd|pwd|key|credential|jwt)[\w.-]*=|[?&](?:sig|auth)=)"
+    r"(?!\$\{?\w+\}?(?:[&#\s\"']|$))[^&#\s\"']+",
+    re.IGNORECASE,
+)
+
+
+def redacted(text: str) -> str:
+    """`text` without the passwords, tokens and keys in its URLs."""
+    if "://" not in text:
+        return text
+    text = _NAME_ALONE.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
+    return _QUERY.sub(r"\1***", text)
 
 
 @dataclass(frozen=True)
@@ -30,7 +49,7 @@ class Problem:
             lines.append(f"    allowed: {self.allowed}")
         if self.remedy:
             lines.append(f"    {self.remedy}")
-        return "\n".join(lines)
+        return redacted("\n".join(lines))
 
 
 class Refused(Exception):
@@ -61,6 +80,9 @@ def _told(problems: Iterable[Problem]) -> Iterable[str]:
 
 class RunFailed(Exception):
     """The run started and cannot go on: one line that says why, for the user's eyes."""
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(redacted(each) if isinstance(each, str) else each for each in said))
 
 
 def collect(*checks: Any) -> None:

@@ -20,6 +20,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from rml_core.config.foreign import NEEDLESS, plain
 from rml_core.config.names import wrong
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
+from rml_core.config.trust import OWN, Reading
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,10 +119,11 @@ def keys_of(model: type[BaseModel]) -> list[str]:
     return names + aliases
 
 
-def parse(model: type[Model], value: object, where: str) -> Model:
-    """`value` as a `model`; every problem, with its path below `where`, as one `Refused`."""
+def parse(model: type[Model], value: object, where: str, reading: Reading = OWN) -> Model:
+    """`value` as a `model`; every problem, with its path below `where`, as one `Refused`. `reading`: what the paths in
+    it are against, and who wrote them."""
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, context=reading)
     except ValidationError as error:
         raise Refused(problems_of(error, where)) from None
 

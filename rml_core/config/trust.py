@@ -1,0 +1,112 @@
+"""Who wrote a run file, and what of it is taken at its word.
+
+One's own run file may use every variable of one's environment. One that came from somebody else, through a deployment,
+uses the variables that are meant for it, `RML_...`, and no others: `$AWS_SECRET_ACCESS_KEY` in a path would carry a
+secret to wherever that path is said. Where it may read and write is `roots`' business.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from rml_core.config.problem import Problem, redacted, shown
+
+if TYPE_CHECKING:
+    from rml_core.config.paths import AnyPath
+
+PREFIX = "RML_"
+# Prefect's workers of every kind set it for the process of a run that came through a deployment.
+OF_A_WORKER = "PREFECT__FLOW_RUN_ID"
+# As `os.path.expandvars` finds them.
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+
+
+class Origin(Enum):
+    """OWN: written by who runs it. SENT: about to be given to a worker, its owner's variables put in already.
+    RECEIVED: it came to this worker."""
+
+    OWN = "own"
+    SENT = "sent"
+    RECEIVED = "received"
+
+
+def here() -> Origin:
+    """Whose run files this process reads: those of a worker's run are somebody else's."""
+    return Origin.RECEIVED if os.environ.get(OF_A_WORKER) else Origin.OWN
+
+
+def expanded(path: str) -> str:
+    """`path` with the variables that expand in this process, and `~`, put in, once: what they hold stays as it is."""
+    if here() is Origin.OWN:
+        return os.path.expandvars(os.path.expanduser(path))
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return os.environ.get(name, match[0]) if name.startswith(PREFIX) else match[0]
+
+    return _VARIABLE.sub(value, path)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is known while a run file is read. `base`: the folder that its relative paths are against; None: not yet
+    known, as when a model is made by itself."""
+
+    base: AnyPath | str | None = None
+    origin: Origin = Origin.OWN
+
+    def problem(self, path: str, where: str = "") -> Problem | None:
+        """Why the text `path` of a run file is not taken; None: it is."""
+        if self.origin is Origin.OWN:
+            return None
+        return self._of_variables(path, where) or self._of_secrets(path, where)
+
+    def _of_variables(self, path: str, where: str) -> Problem | None:
+        allowed = f"variables whose names begin with {PREFIX}, set where the worker runs"
+        if path.startswith("~"):
+            what = f"{shown(path)}: ~ would be the home of whoever runs the worker"
+            return Problem(where, what, "an absolute path, or one against the run file's folder", "write it out")
+        names = [first or second for first, second in _VARIABLE.findall(path)]
+        strange = [name for name in names if not name.startswith(PREFIX)]
+        if strange:
+            what = f"{shown(path)}: ${strange[0]} does not expand on a worker"
+            remedy = "write it out; where the name of a file has a $, rename it, or give it a link without one"
+            return Problem(where, what, allowed, remedy)
+        missing = [name for name in names if name not in os.environ]
+        if missing and self.origin is Origin.RECEIVED:
+            remedy = "set it where the worker is started, or write the path out"
+            return Problem(where, f"{shown(path)}: ${missing[0]} is not set on this worker", allowed, remedy)
+        return None
+
+    def _of_secrets(self, path: str, where: str) -> Problem | None:
+        if redacted(path) == path:
+            return None
+        what = f"{shown(path)}: the parameters of a run are seen by everybody who sees the run, this secret too"
+        remedy = "give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here"
+        return Problem(where, what, "a URL without a password, a token or a key", f"{remedy}: see docs/security.md")
+
+
+OWN = Reading()
+
+
+def reading_of(context: Any) -> Reading:
+    """What pydantic's validators have been told."""
+    return context if isinstance(context, Reading) else OWN
+
+
+def without_secrets(value: Any) -> Any:
+    """A copy of a run file's JSON that can be kept: what is secret in the URLs of its strings is left out."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {key: without_secrets(member) for key, member in value.items()}
+    return [without_secrets(member) for member in value] if isinstance(value, list | tuple) else value
+
+
+def problem_without_secrets(problem: Problem) -> Problem:
+    return replace(problem, **{key: redacted(text) for key, text in vars(problem).items()})
