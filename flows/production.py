@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +11,56 @@ import typer
 from flows.command_line import Debug, FileArgument, or_problems
 
 commands = typer.Typer()
+
+StateFolder = Annotated[
+    Path | None,
+    typer.Option("--state", metavar="DIR", help="Where all of the service lies (RML_STATE; else ~/.local/state/rml)."),
+]
+
+
+@commands.command()
+def up(
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen (127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(metavar="N", help="The server's port (4200).")] = None,
+    gpu_runs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time on the pool gpu (2 a GPU).")] = None,
+    cpu_runs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time on the pool cpu.")] = None,
+    state: StateFolder = None,
+    debug: Debug = False,
+) -> None:
+    """Put the service up on this machine: server, workers, deployments."""
+    from flows.service.state import named
+    from flows.service.up import up as put_up
+
+    def lines() -> list[str]:
+        return put_up(named(state), host=host, port=port, gpu_runs=gpu_runs, cpu_runs=cpu_runs)
+
+    print("\n".join(or_problems("rml up", lines)))
+
+
+@commands.command()
+def down(state: StateFolder = None, debug: Debug = False) -> None:
+    """Take the service down; runs in progress save what they have, and go on at the next `rml up`."""
+    from flows.service.down import down as take_down
+    from flows.service.state import named
+
+    print("\n".join(or_problems("rml down", lambda: take_down(named(state)))))
+
+
+@commands.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of text.")] = False,
+    state: StateFolder = None,
+    debug: Debug = False,
+) -> None:
+    """Say what the service runs; exit status 1 where not all is well."""
+    from flows.service.state import named
+    from flows.service.status import as_text
+    from flows.service.status import status as status_of
+
+    found = or_problems("rml status", lambda: status_of(named(state)))
+    print(json.dumps(found.content, indent=2) if as_json else as_text(found))
+    if not found.well:
+        raise typer.Exit(1)
 
 
 @commands.command()

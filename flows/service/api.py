@@ -1,0 +1,53 @@
+"""The server's HTTP interface, for questions that need not wait until Prefect is imported."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from flows.service.environment import CLIENT_PASSWORD, PASSWORD
+
+# What Prefect's server says while its database is locked by another request, or while it starts and stops.
+BUSY = (429, 502, 503)
+PATIENCE = 60.0
+
+
+def is_healthy(api: str, timeout: float = 5.0) -> bool:
+    """Whether a Prefect server answers at this address."""
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=timeout) as answer:
+            return bool(json.loads(answer.read()) is True)
+    except urllib.error.HTTPError as error:
+        # A server behind a password answers, if only to say so.
+        return error.code == 401
+    except (OSError, ValueError):
+        return False
+
+
+def call(api: str, path: str, body: Any = None, *, method: str | None = None, timeout: float = 30.0) -> Any:
+    """What the server answers; a `body` is sent as JSON. A server that has too much to do is asked again.
+
+    Raises:
+        OSError: the server is away or refuses.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{api}{path}", data=data, method=method)
+    request.add_header("Content-Type", "application/json")
+    password = os.environ.get(CLIENT_PASSWORD) or os.environ.get(PASSWORD)
+    if password:
+        request.add_header("Authorization", f"Basic {base64.b64encode(password.encode()).decode()}")
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            if error.code not in BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.3)

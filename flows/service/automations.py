@@ -1,0 +1,12 @@
+"""What the server does by itself when something happens: one table, registered by `rml up`.
+
+Each entry is an automation as Prefect's interface takes it (`prefect.automations`): a function without arguments,
+because making one imports Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+AUTOMATIONS: tuple[Callable[[], Any], ...] = ()

@@ -1,0 +1,50 @@
+"""`rml down`: everything ends, in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from flows.service import api, processes, profile, runs
+from flows.service.environment import environment
+from flows.service.state import State
+from flows.service.supervisor import SERVER, WORKERS, Supervisor
+
+
+def down(state: State) -> list[str]:
+    """Take a service down; gives the lines to be printed.
+
+    Its runs are told first, by their worker: they save what they have done, and go on at the next `rml up`.
+    """
+    if not state.folder.is_dir():
+        return [f"nothing is up in {state.folder}"]
+    with state.held():
+        options = state.options()
+        supervisor = Supervisor(state)
+        if options is None or (not supervisor.is_up() and not processes.of(state)):
+            if options is not None:
+                profile.take_back(state, options)
+            return [f"nothing is up in {state.folder}"]
+        os.environ.update(environment(state, options))
+        lines = []
+        answers = api.is_healthy(options.api)
+        begun = runs.in_progress(options) if answers else []
+        if supervisor.is_up():
+            supervisor.stop(*WORKERS)
+        orphans = [process for found in processes.of_runs(state).values() for process in found]
+        processes.end(orphans, 60)
+        if begun:
+            count = runs.put_back(options, begun, "the service was taken down: goes on when it is up again")
+            if count:
+                which = f"{count} runs" if count > 1 else "1 run"
+                lines.append(f"{which} in progress: `rml up` goes on with {'them' if count > 1 else 'it'}")
+        if supervisor.is_up():
+            supervisor.stop(SERVER)
+            supervisor.end()
+        left = processes.of(state)
+        processes.tell(left, signal.SIGKILL)
+        processes.wait_until_gone(state, 5)
+        for stale in (state.socket, state.pid):
+            stale.unlink(missing_ok=True)
+        profile.take_back(state, options)
+        return [*lines, f"down: {options.url}"]

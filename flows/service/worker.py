@@ -1,0 +1,122 @@
+"""The worker of a pool: Prefect's process worker, for runs that train for days.
+
+It differs in two things. It waits for a server that is away, however long; Prefect's gives up after a while, and its
+runs die with it. And told to end, it tells its runs first, and waits until they have saved what they have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+from flows.service import api
+
+# Prefect gives a run as long when it is cancelled.
+GRACE_SECONDS = 60.0
+
+
+def main() -> None:
+    """`python -m flows.service.worker POOL`: works until it is told to end."""
+    parser = argparse.ArgumentParser(description="Take runs of a work pool, here.")
+    parser.add_argument("pool")
+    pool = parser.parse_args().pool
+    url = os.environ["PREFECT_API_URL"]
+    while not api.is_healthy(url):
+        time.sleep(0.2)
+    asyncio.run(_work(pool))
+
+
+async def _work(pool: str) -> None:
+    import httpx
+    from prefect.workers.process import ProcessWorker
+
+    class Patient(ProcessWorker):
+        """Outlives a server that is away, and takes no more runs once it has been told to end."""
+
+        type = "process"
+        ending = False
+        in_progress = 0
+        away = False
+
+        async def run(self, *arguments: Any, **options: Any) -> Any:
+            self.in_progress += 1
+            try:
+                return await super().run(*arguments, **options)
+            finally:
+                self.in_progress -= 1
+
+        async def get_and_submit_flow_runs(self) -> list[Any]:
+            if self.ending:
+                return []
+            try:
+                found = await super().get_and_submit_flow_runs()
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                    raise
+                if not self.away:
+                    print(f"the server is away: {type(error).__name__}: {error}", file=sys.stderr)
+                self.away = True
+                await asyncio.sleep(1)
+                return []
+            if self.away:
+                print("the server is back", file=sys.stderr)
+            self.away = False
+            return found
+
+        async def _sync_and_initialize(self) -> None:
+            try:
+                await super()._sync_and_initialize()
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                    raise
+
+    worker = Patient(work_pool_name=pool, name=f"{pool} on {socket.gethostname()}", create_pool_if_not_found=False)
+    working = asyncio.create_task(worker.start())
+
+    async def end() -> None:
+        worker.ending = True
+        _tell_runs(signal.SIGTERM)
+        until = time.monotonic() + GRACE_SECONDS
+        while worker.in_progress and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        _tell_runs(signal.SIGKILL)
+        until = time.monotonic() + 5
+        while worker.in_progress and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+        working.cancel()
+
+    endings: list[asyncio.Task[None]] = []
+
+    def told() -> None:
+        if not endings:
+            endings.append(asyncio.create_task(end()))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told)
+    try:
+        await working
+    except asyncio.CancelledError:
+        if not endings:
+            raise
+
+
+def _tell_runs(number: signal.Signals) -> None:
+    """Each run is a process with a group of its own, in which its helpers are."""
+    for child in psutil.Process().children():
+        try:
+            if os.getpgid(child.pid) == child.pid:
+                os.killpg(child.pid, number)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+if __name__ == "__main__":
+    main()
