@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.begun import Begun
 from flows.console import EpochLines
 from flows.cross_sections import Meaning
 from flows.places import Places
@@ -24,9 +26,10 @@ from rml_core.checkpoints import native
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Refused, RunFailed
 from rml_core.data.masks import CLASS_TARGETS, MASKS, Mapped, check_known, mapping
+from rml_core.data.prepared_folders import Gone, in_use
 from rml_core.engine import log
 from rml_core.engine.claim import claimed
-from tasks import ranks
+from tasks import devices, ranks
 from tasks.interrupt import deferred
 from tasks.load import Source, load
 from tasks.progress import listening, publish
@@ -78,15 +81,12 @@ def execute(
     began = time.perf_counter()
     for warning in checked.warnings:
         say.warning(f"warning: {warning}")
-    if checked.run.file.device.startswith("cuda"):
-        from rml_core.engine.precision import device_named
-
-        device_named(checked.run.file.device)
+    devices.wanted(checked.run.file.device)
     do = _saying_where(do)
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None, places.prediction is not None)
     wait = attempt.wait if attempt is not None and attempt.goes_on else None
-    with claimed(places.make(), places.replaced, wait), listening(lines):
+    with claimed(places.make(), places.replaced, wait), listening(lines), ExitStack() as held:
         if places.prediction is not None:
             from flows.assembling import refuse_without_room
 
@@ -97,12 +97,13 @@ def execute(
         if position is None and resuming is not None:
             position = _position(checked, places)
         planned = plan(checked, position.epoch, position.batch) if position is not None else plan(checked)
+        publish(Begun(checked, planned, places))
         if position is not None and not planned.trains:
             say.info(f"nothing is left to train: num_epochs is {checked.run.file.num_epochs}")
         if checked.run.file.data.validation_split is not None and checked.training is not None:
-            held = checked.test.count if checked.test is not None else 0
-            say.info(f"{held} of {held + checked.training.count} training samples are held out for evaluation")
-        prepared, slice_sets = _prepare(checked, planned, do, scheduler)
+            apart = checked.test.count if checked.test is not None else 0
+            say.info(f"{apart} of {apart + checked.training.count} training samples are held out for evaluation")
+        prepared, slice_sets = _prepare(checked, planned, _keeping(do, held), scheduler)
         if slice_sets:
             publish(table_of(planned, prepared))
         from tasks.build import build
@@ -121,7 +122,10 @@ def execute(
             say.info("the weights will not be kept: checkpoints.save is not set")
         if checked.classes:
             say.info("classes " + ", ".join(f"{name} -> {index}" for index, name in enumerate(checked.classes)))
-        stage = do(planned.build.name, build, setup, *slice_sets)
+        what = str(checked.run.source or checked.run.base)
+        device = held.enter_context(devices.taken(checked.run.file.device, what, do))
+        setup = replace(setup, device=device.device.torch if device is not None else "cpu")
+        stage = do(planned.build.name, build, setup, device, *slice_sets)
         if places.checkpoints is not None and position is None:
             native.begin(places.checkpoints, setup.run_id, setup.started)
         if places.logs is not None:
@@ -180,6 +184,24 @@ def _named(phase: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())
         raise RunFailed(f"{phase}: {type(error).__name__}: {text}") from error
+
+
+def _keeping(do: Do, held: ExitStack) -> Do:
+    """Prepared samples that a phase gives are not removed by anybody until `held` lets go of them."""
+
+    def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        while True:
+            given = do(name, function, *arguments)
+            if function is slice_:
+                return given
+            try:
+                held.enter_context(in_use(Path(given.folder)))
+                return given
+            except Gone:
+                # Somebody cleaned up between the two: they are made again.
+                continue
+
+    return call
 
 
 def _prepare(
