@@ -7,15 +7,21 @@ goes on from this run's newest one and from nobody else's. Imports Prefect only 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from rml_core.config.problem import Problem, Refused, RunFailed, shown
 from tasks.progress import log
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
 
 # So often a flow run is started again by itself; started by hand it may be as often again.
 RETRIES = 2
@@ -23,6 +29,10 @@ RETRIES = 2
 RESTARTED = "Started again by itself: the process of the attempt before is gone"
 # Seconds between two looks whether the attempt before still writes, and between two whether the run has ended by it.
 LOOK_S, ASK_S = 0.5, 5.0
+# Seconds between two looks whether the run is to be cancelled: who started it tells it at once, if he lives.
+WATCH_S = 10.0
+# So long a run that is done waits for a server that is away, to tell it how it has ended.
+AWAY_S = 1800.0
 
 # The kernel gives it up when this process ends.
 _alone: dict[str, socket.socket] = {}
@@ -40,6 +50,27 @@ class Attempt:
     def goes_on(self) -> bool:
         """There was an attempt before."""
         return self.number > 1
+
+    @contextmanager
+    def lasting(self) -> Iterator[None]:
+        """A context whose end the server is told of, also where it is away just then; within it, who cancels the run
+        on the server reaches it, also where the worker that began it is gone."""
+        from prefect.settings import get_current_settings
+
+        url = get_current_settings().api.url
+        if url is None:
+            yield
+            return
+        done = threading.Event()
+        threading.Thread(target=_watch, args=(url, self.run_id, done), name="cancelling", daemon=True).start()
+        try:
+            yield
+        except Exception:
+            _await_server(url)
+            raise
+        finally:
+            done.set()
+        _await_server(url)
 
     def wait(self, held: Refused) -> None:
         """Wait a moment for who holds a place that this run writes to: the attempt before may live on, where it was
@@ -68,8 +99,11 @@ def begin() -> Attempt:
 
     run_id, number = UUID(flow_run.id).hex, flow_run.run_count
     attempt = Attempt(run_id, number)
+    states = _states(run_id)
+    if is_cancelled(states):
+        _end_cancelled(run_id)
+    refuse_one_too_many(restarts(states), most_restarts())
     if attempt.goes_on:
-        refuse_one_too_many(restarts(_states(run_id)), most_restarts())
         log.info(f"attempt {number} at this run")
     # The attempt before ends its run only when it has let go of its places: it is waited for until it is gone.
     name = f"\0rml-attempt-{run_id}"
@@ -98,13 +132,25 @@ def most_restarts() -> int:
     return int(given)
 
 
-def restarts(messages: list[str | None]) -> int:
-    """How often a flow run was started again by itself since somebody started it, from the messages of its scheduled
-    states in their order."""
-    count = 0
-    for message in messages:
-        count = count + 1 if message == RESTARTED else 0
-    return count
+def restarts(states: Sequence[State]) -> int:
+    """How often a flow run was started again by itself since somebody started it."""
+    return len(_since_started(states)) - 1 if states else 0
+
+
+def is_cancelled(states: Sequence[State]) -> bool:
+    """Whether a flow run was cancelled since somebody started it: one that its process left crashed all the same was
+    started again by itself, and is not to go on."""
+    return any(state.is_cancelled() or state.is_cancelling() for each in _since_started(states)[:-1] for state in each)
+
+
+def _since_started(states: Sequence[State]) -> list[list[State]]:
+    """The states of each attempt since somebody started the run, the present one last."""
+    attempts: list[list[State]] = [[]]
+    for state in states:
+        if state.is_scheduled():
+            attempts = [*attempts, []] if state.message == RESTARTED else [[]]
+        attempts[-1].append(state)
+    return attempts
 
 
 def refuse_one_too_many(restarts: int, most: int) -> None:
@@ -119,12 +165,62 @@ def refuse_one_too_many(restarts: int, most: int) -> None:
         )
 
 
-def _states(run_id: str) -> list[str | None]:
+def _states(run_id: str) -> list[State]:
+    """All states that the flow run has been in, in their order."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(run_id))
-    return [state.message for state in sorted(states, key=lambda state: state.timestamp) if state.is_scheduled()]
+        return sorted(client.read_flow_run_states(UUID(run_id)), key=lambda state: state.timestamp)
+
+
+def _end_cancelled(run_id: str) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import Abort
+    from prefect.states import Cancelled
+
+    message = "Cancelled; its process ended before it could say so"
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(run_id), Cancelled(message=message), force=True)
+    raise Abort(message)
+
+
+def _watch(url: str, run_id: str, done: threading.Event) -> None:
+    """End this process as cancelling does, where the run has been cancelled and nobody else sees to it."""
+    from flows.service import api
+
+    asked = False
+    while not done.wait(WATCH_S):
+        try:
+            kind = api.call(url, f"/flow_runs/{UUID(run_id)}", timeout=WATCH_S)["state_type"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if kind == "CANCELLED" or (kind == "CANCELLING" and asked):
+            log.warning("cancelled on the server, and no worker has said so: this run ends")
+            _cancel_here()
+            return
+        asked = kind == "CANCELLING"
+
+
+def _cancel_here() -> None:
+    # As Prefect's worker tells a run: the intent first, by which its engine knows what the signal is for.
+    with suppress(ImportError, AttributeError):
+        from prefect._internal import control_listener
+
+        control_listener._set_intent("cancel")
+        os.environ["PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"] = "true"
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _await_server(url: str) -> None:
+    from flows.service import api
+
+    until = time.monotonic() + AWAY_S
+    said = False
+    while not api.is_healthy(url) and time.monotonic() < until:
+        if not said:
+            log.warning(f"the Prefect server at {url} does not answer: this run is done, and waits to tell it")
+        said = True
+        time.sleep(1)
 
 
 def _end_if_ended(run_id: str) -> None:

@@ -34,6 +34,8 @@ def is_configured() -> bool:
 def quieten() -> None:
     """Prefect's own lines go to the server; the terminal shows ours. Before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # A server takes a run for dead that gives no sign of life for long; Prefect's own default is too seldom for ours.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
 
 
 def start_server() -> None:

@@ -9,4 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-AUTOMATIONS: tuple[Callable[[], Any], ...] = ()
+from flows.service import survival
+
+AUTOMATIONS: tuple[Callable[[], Any], ...] = (
+    survival.lost_heartbeat,
+    survival.cancelled,
+    survival.not_begun,
+    survival.crashed,
+)
