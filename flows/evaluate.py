@@ -6,14 +6,13 @@ from typing import Any
 
 from prefect import flow
 
-from flows.artifacts import Artifacts
 from flows.evaluation import Given, evaluation, figures_of
+from flows.page.shown import page
 from flows.phases import execute
-from flows.rml import AsTasks, RunFile, _log_to_server, publish
+from flows.rml import AsTasks, RunFile, _log_to_server
 from rml_core.config.limits import memory_limit
 from rml_core.config.problem import collect
 from tasks.cluster import check_address
-from tasks.progress import listening
 from tasks.ranks import threads
 
 
@@ -47,12 +46,12 @@ def evaluate(
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
     _log_to_server()
-    collect(threads, memory_limit, lambda: check_address(scheduler))
-    given = Given(
-        checkpoint, test_input_path, test_target_path, test_batch_size, outfile, test_output_path, hdf5_outfile
-    )
-    checked = evaluation(given, neural_network, base, app)
-    with listening(Artifacts()):
+    with page("prefect deployment run rml/evaluate --params FILE") as shown:
+        collect(threads, memory_limit, lambda: check_address(scheduler))
+        given = Given(
+            checkpoint, test_input_path, test_target_path, test_batch_size, outfile, test_output_path, hdf5_outfile
+        )
+        checked = evaluation(given, neural_network, base, app)
         outcome = execute(checked, AsTasks(), scheduler=scheduler)
-    publish(outcome)
+        shown.done(outcome)
     return figures_of(outcome)

@@ -8,23 +8,24 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect import flow
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.runtime import flow_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 from pydantic import WithJsonSchema
 
 from flows import attempt
-from flows.artifacts import Artifacts
 from flows.champion import Row
+from flows.page.shown import page
 from flows.retraining import Ended, Planned, Retraining, planned, retrained
-from flows.rml import AsTasks, RunFile, _log_to_server, publish
+from flows.rml import AsTasks, RunFile, _log_to_server
 from rml_core.config.limits import memory_limit
 from rml_core.config.paths import folder_of
 from rml_core.config.problem import Problem, Refused, collect
 from rml_core.config.section import parse
+from rml_core.config.trust import Origin
 from rml_core.run import ROOT, read_json
 from tasks.cluster import check_address
-from tasks.progress import listening
 from tasks.ranks import refuse_several, threads
 
 PROMOTED = "rml.champion.promoted"
@@ -48,7 +49,6 @@ def retrain(
     keep: Annotated[Any, _of("keep")] = 3,
     app: str | None = None,
     base: str | None = None,
-    resume: str | None = None,
     ranks: int | None = None,
     scheduler: str | None = None,
 ) -> State[Any]:
@@ -65,25 +65,24 @@ def retrain(
         keep: So many of the newest challengers' folders stay.
         app: What the run is for: dnn.
         base: The folder that relative paths are against; left out, the run file's folder.
-        resume: Not needed: an attempt goes on with its own round by itself.
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
     _log_to_server()
-    plan = plan_of(
-        {"champion": champion, "if_unchanged": if_unchanged, "warm_start": warm_start, "metric": metric}
-        | {"margin": margin, "keep": keep},
-        neural_network,
-        run_file,
-        app,
-        base,
-        ranks,
-        scheduler,
-    )
-    now = attempt.begin()
-    with listening(Artifacts()):
+    with page("prefect deployment run rml/retrain --params FILE") as shown:
+        plan = plan_of(
+            {"champion": champion, "if_unchanged": if_unchanged, "warm_start": warm_start, "metric": metric}
+            | {"margin": margin, "keep": keep},
+            neural_network,
+            run_file,
+            app,
+            base,
+            ranks,
+            scheduler,
+        )
+        now = attempt.begin()
         ended = retrained(
-            plan, AsTasks(), now.run_id, attempt=now, trained=publish, promoted=lambda row: announce(plan, row)
+            plan, AsTasks(), now.run_id, attempt=now, trained=shown.done, promoted=lambda row: announce(plan, row)
         )
     show(ended)
     return Completed(name=ended.name, message=ended.message)
@@ -97,6 +96,7 @@ def plan_of(
     base: str | None = None,
     ranks: int | None = None,
     scheduler: str | None = None,
+    origin: Origin | None = None,
 ) -> Planned:
     """What the flow's parameters mean, all of them checked at once. Raises `Refused` with every problem."""
     wanted: list[Retraining] = []
@@ -117,7 +117,7 @@ def plan_of(
     def whole() -> None:
         folder = base if base is not None or run_file is None else folder_of(run_file)
         if mappings:
-            collected.append(planned(wanted[0] if wanted else Retraining(), mappings[0], folder, app, scheduler))
+            collected.append(planned(wanted[0] if wanted else Retraining(), mappings[0], folder, app, scheduler, origin))
 
     collect(parsed, given, *checks, whole)
     return collected[0]

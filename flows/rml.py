@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -12,24 +9,26 @@ from functools import cache
 from typing import Annotated, Any
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
 
-from flows import attempt, report
-from flows.artifacts import Artifacts
+from flows import attempt
+from flows.form import section_schema
+from flows.page.shown import page
 from flows.phases import Outcome, execute
+from flows.submission import within_limit
 from rml_core.check import Checked, check, check_resume
 from rml_core.config.limits import memory_limit
 from rml_core.config.problem import collect
 from rml_core.config.remote import text_of
-from rml_core.run import ROOT, read, schema
+from rml_core.run import ROOT, read
 from tasks.cluster import check_address
-from tasks.load import Source, cache_folder, load
-from tasks.progress import listening, log
+from tasks.load import Source, load
+from tasks.progress import log
 from tasks.ranks import refuse_several, threads
 from tasks.slice import Slicing, slice_
 from tasks.transform import transform
@@ -38,29 +37,8 @@ from tasks.transform import transform
 # cached by that key; a prepared folder that is gone or damaged is made again.
 PREPARED = {load, slice_, transform}
 
-# Prefect refuses parameters of more than 524,288 bytes.
-MOST_PARAMETER_BYTES = 500_000
 
-
-def _section_schema() -> dict[str, Any]:
-    """The schema of what stands under `neural_network`, written out: Prefect keeps no definitions."""
-    whole = schema()
-
-    def written_out(part: Any) -> Any:
-        if isinstance(part, list):
-            return [written_out(member) for member in part]
-        if not isinstance(part, dict):
-            return part
-        if "$ref" in part:
-            definition = whole["$defs"][part["$ref"].rpartition("/")[2]]
-            part = {**definition, **{key: value for key, value in part.items() if key != "$ref"}}
-        return {key: written_out(value) for key, value in part.items()}
-
-    section: dict[str, Any] = written_out(whole["properties"][ROOT])
-    return section
-
-
-RunFile = Annotated[dict[str, Any], WithJsonSchema(_section_schema())]
+RunFile = Annotated[dict[str, Any], WithJsonSchema(section_schema())]
 
 
 _name: ContextVar[str] = ContextVar("name of the phase")
@@ -111,7 +89,7 @@ def rml(
     resume: str | None = None,
     ranks: int | None = None,
     scheduler: str | None = None,
-) -> None:
+) -> State[None]:
     """Train, evaluate or run a network as a run file says.
 
     Args:
@@ -123,11 +101,13 @@ def rml(
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     _log_to_server()
-    given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
-    collect(threads, memory_limit, *given)
-    checked = check(read({ROOT: neural_network}, base), app)
-    with listening(Artifacts()):
-        publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=attempt.begin()))
+    with page() as shown:
+        given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
+        collect(threads, memory_limit, *given)
+        checked = check(read({ROOT: neural_network}, base), app)
+        outcome = execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=attempt.begin())
+        shown.done(outcome)
+        return shown.completed
 
 
 def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, scheduler: str | None) -> Outcome:
@@ -142,16 +122,18 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         resume: str | None = None,
         ranks: int | None = None,
         scheduler: str | None = None,
-    ) -> None:
+    ) -> State[None]:
         _log_to_server()
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
-        with listening(Artifacts()):
+        with page() as shown:
             now = attempt.begin()
             outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now))
-        publish(outcomes[0])
+            shown.done(outcomes[0])
+            return shown.completed
 
-    here(_within_limit(checked.run.mapping[ROOT]), checked.app, text_of(checked.run.base), resume, ranks, scheduler)
+    section = within_limit({ROOT: checked.run.mapping[ROOT]})[ROOT]
+    here(section, checked.app, text_of(checked.run.base), resume, ranks, scheduler)
     return outcomes[0]
 
 
@@ -160,28 +142,3 @@ def _log_to_server() -> None:
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in log.handlers):
         log.addHandler(APILogHandler())
-
-
-def publish(outcome: Outcome) -> None:
-    """The pictures and the figures of a run as artifacts of its flow run."""
-    _put_picture(report.of(outcome), "report", "curves and test samples")
-    sections = report.sections(outcome)
-    if sections is not None:
-        _put_picture(sections, "sections", "sections through the prediction, beside what it was made of")
-    create_markdown_artifact(report.markdown(outcome), key="figures", description="figures an epoch, and files")
-
-
-def _put_picture(picture: bytes, key: str, description: str) -> None:
-    data = base64.b64encode(picture).decode()
-    create_image_artifact(f"data:image/png;base64,{data}", key=key, description=description)
-
-
-def _within_limit(section: dict[str, Any]) -> dict[str, Any]:
-    """`section`, with its network by reference where Prefect would not take it as a parameter."""
-    if len(json.dumps(section)) < MOST_PARAMETER_BYTES:
-        return section
-    text = json.dumps(section["layers"])
-    path = cache_folder() / "networks" / f"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return {**section, "layers": str(path)}

@@ -47,8 +47,10 @@ def train_epoch(stage: ranks.Stage, epoch: int, metrics: Path | None) -> Trained
             "samples_per_s": round(trained.samples_per_s, 3),
             "train_seconds": round(trained.seconds, 6),
         }
+        measured = ranks.measured(stage.ranks)
+        row |= {key: value for key, value in measured.items() if key.endswith("memory_mb")}
         ranks.record(stage.ranks, row)
         if metrics is not None:
-            append(metrics, [metrics_line({**row, **ranks.measured(stage.ranks)})])
+            append(metrics, [metrics_line({**row, **measured})])
     publish(trained)
     return trained

@@ -88,7 +88,7 @@ def test_the_flow_does_what_the_plan_says(
     }
 
     artifacts = ask(prefect_server, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}})
-    assert {each["key"] for each in artifacts} == {"report", "figures"}
+    assert {each["key"] for each in artifacts} == {"summary", "run-file", "network", "epochs", "curves"}
     assert (tmp_path / "out_report.png").exists()
     logs = ask(prefect_server, "logs/filter", {"logs": {"flow_run_id": {"any_": [flow_run["id"]]}}, "limit": 200})
     assert any(line["message"].startswith("epoch 3/3  loss ") for line in logs)

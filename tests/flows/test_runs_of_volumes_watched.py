@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows import artifacts
-from flows.artifacts import Artifacts, described
-from rml_core.engine.progress import Blocks
 
 RML = Path(sys.executable).with_name("rml")
 SECTION: dict[str, Any] = {
@@ -105,7 +102,7 @@ def test_a_volume_on_the_server(
 
     found = ask(prefect_server, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run["id"]]}}})
     by_key = {each["key"]: each for each in found if each["key"]}
-    assert by_key.keys() == {"report", "figures", "slice-sets", "sections"}
+    assert by_key.keys() == {"summary", "run-file", "network", "epochs", "curves", "slice-sets", "sections"}
     rows = json.loads(by_key["slice-sets"]["data"])
     assert rows[0] == {
         "role": "training",
@@ -132,57 +129,3 @@ def test_a_volume_on_the_server(
     states = {each["name"]: each["state"]["name"] for each in again}
     cached = {name for name in states if name.startswith(("load", "slice"))}
     assert {name for name, state in states.items() if state == "Cached"} == cached
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, str]]:
-    """What is asked of the server, and a clock that stands still."""
-    asked: list[tuple[str, float, str]] = []
-
-    def create(progress: float, description: str) -> str:
-        asked.append(("create", progress, description.partition(",")[0]))
-        return "the artifact"
-
-    def update(artifact: str, progress: float, description: str) -> None:
-        assert artifact == "the artifact"
-        asked.append(("update", progress, description.partition(",")[0]))
-
-    monkeypatch.setattr(artifacts, "create_progress_artifact", create)
-    monkeypatch.setattr(artifacts, "update_progress_artifact", update)
-    return asked
-
-
-def test_the_server_is_asked_every_two_seconds_at_most(
-    server: list[tuple[str, float, str]], monkeypatch: pytest.MonkeyPatch
-):
-    listener = Artifacts()
-    for phase in ("evaluate epoch 1", "evaluate epoch 2"):
-        for tenth in range(1, 56):
-            monkeypatch.setattr("time.monotonic", lambda tenth=tenth: 1000 + tenth / 10)
-            listener(Blocks(phase, tenth, 55, tenth, tenth / 10))
-    assert [asked for asked in server if asked[2].startswith("evaluate epoch 2")] == [
-        ("create", pytest.approx(100 * 20 / 55), "evaluate epoch 2: 20 of 55 blocks"),
-        ("update", pytest.approx(100 * 40 / 55), "evaluate epoch 2: 40 of 55 blocks"),
-        ("update", 100, "evaluate epoch 2: 55 of 55 blocks"),
-    ]
-    assert len(server) == 6
-
-
-def test_a_short_phase_is_told_once(server: list[tuple[str, float, str]]):
-    listener = Artifacts()
-    for done in range(1, 11):
-        listener(Blocks("load test", done, 10, 0, done / 10))
-    assert server == [("create", 100, "load test: 10 of 10 blocks")]
-
-
-def test_what_stands_beside_the_bar(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(artifacts, "held_bytes", lambda: 310_000_000)
-    said = described(Blocks("evaluate epoch 3", 120, 4455, 170_000_000, 2.0))
-    assert said == "evaluate epoch 3: 120 of 4455 blocks, 85 MB/s, 310 MB held"
-    assert described(Blocks("load test", 1, 8, 0, 2.0)) == "load test: 1 of 8 blocks, 310 MB held"
-
-
-def test_what_this_process_holds():
-    before = artifacts.held_bytes()
-    held = np.ones(1 << 23)
-    assert artifacts.held_bytes() - before == pytest.approx(held.nbytes, rel=0.2)

@@ -1,0 +1,90 @@
+"""What stands on the page of a run that has failed, or was interrupted: why, where, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rml_core.config.problem import Refused, RunFailed, redacted
+
+if TYPE_CHECKING:
+    from flows.begun import Begun
+
+
+# How a run file is submitted.
+SUBMIT = "rml submit FILE"
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """`anew`: the command that submits another one to the workers; None: no worker runs it, and Prefect cannot start it
+    again."""
+
+    id: str
+    anew: str | None
+
+
+def what_to_do(error: BaseException, begun: Begun | None, run: FlowRun) -> str:
+    """Markdown: the reason, the phase or the place in the run file, and the commands that go on."""
+    if isinstance(error, Refused):
+        lines = _refused(error, run)
+    elif isinstance(error, Exception):
+        lines = _failed(error, begun, run)
+    else:
+        lines = ["## The run was interrupted", "", *_going_on(begun, run)]
+    return redacted("\n".join(lines))
+
+
+def _refused(refused: Refused, run: FlowRun) -> list[str]:
+    count = len(refused.problems)
+    lines = [f"## The run file was refused: {count} problem{'s' if count > 1 else ''}", "", "Nothing has been done."]
+    for problem in refused.problems:
+        lines += ["", f"- `{problem.where}`: {problem.what}" if problem.where else f"- {problem.what}"]
+        lines += [f"  - allowed: {problem.allowed}"] if problem.allowed else []
+        lines += [f"  - {problem.remedy}"] if problem.remedy else []
+    lines += ["", "## What to do", "", "Mend what is listed, see that `rml validate FILE` finds nothing more, then"]
+    return [*lines, "", *_commands(run.anew or "rml run FILE")]
+
+
+def _failed(error: Exception, begun: Begun | None, run: FlowRun) -> list[str]:
+    phase, reason = phase_of(error, begun)
+    lines = [f"## The run failed in the phase *{phase}*" if phase else "## The run failed", "", f"> {reason}", ""]
+    if not isinstance(error, RunFailed):
+        lines += ["The log has the traceback.", ""]
+    return [*lines, "## What to do", "", "Mend what the reason says, then", "", *_going_on(begun, run)]
+
+
+def phase_of(error: Exception, begun: Begun | None) -> tuple[str, str]:
+    """(the phase that failed, why); "": it failed in none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    names = [phase.name for phase in begun.planned.phases] if begun is not None else []
+    name, _, reason = text.partition(": ")
+    if name in names:
+        return name, reason
+    return "", text if isinstance(error, RunFailed) else f"{type(error).__name__}: {text}"
+
+
+def _going_on(begun: Begun | None, run: FlowRun) -> list[str]:
+    saved = begun.places.checkpoints if begun is not None else None
+    here = f"rml run {_file(begun)}"
+    anew, again = (f"prefect flow-run retry {run.id}",) * 2 if run.anew else (here, f"{here} --resume auto")
+    if saved is None:
+        why = "starts from the beginning: `checkpoints.save` is not set, and no weights are kept."
+        return [*_commands(anew), "", why]
+    newest = next((str(path) for path, _ in begun.places.written() if path.parent == saved), "") if begun else ""
+    if not newest:
+        return [*_commands(anew), "", f"starts from the beginning: there is no checkpoint in `{saved}` yet."]
+    lines = [*_commands(again), "", f"goes on from the newest checkpoint in `{saved}`: what is complete is kept."]
+    if run.anew == SUBMIT:
+        lines += ["", "Where the run file itself must change, submit the changed one, so that it goes on too:", ""]
+        lines += _commands(f"{SUBMIT} --set checkpoints.resume=auto")
+    return lines
+
+
+def _file(begun: Begun | None) -> str:
+    source = begun.checked.run.source if begun is not None else None
+    return str(source) if source is not None else "FILE"
+
+
+def _commands(*lines: str) -> list[str]:
+    return ["```sh", *lines, "```"]
