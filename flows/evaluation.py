@@ -140,6 +140,8 @@ def header_of(checkpoint: str, base: AnyPath | str | None) -> Mapping[str, Any]:
         if there != "file":
             raise Refused([no_file(path, "checkpoint", there)])
         saved = header(path, "checkpoint")
+    except Refused as refused:
+        raise Refused(replace(problem, where="checkpoint") for problem in refused.problems) from None
     except OSError as error:
         raise Refused([Problem("checkpoint", f"{checkpoint} cannot be read: {error.strerror}")]) from None
     if saved is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.command_line import Debug, FileArgument, or_problems
+from flows.command_line import Debug, FileArgument, or_problems, place
 
 commands = typer.Typer()
 
@@ -90,3 +90,65 @@ def submit(
     status = or_problems(file, lambda: submit_command(file, deployment, settings or [], overrides, **options))
     if status:
         raise typer.Exit(status)
+
+
+@commands.command()
+def schedule(
+    file: Annotated[
+        str | None, typer.Argument(metavar="[FILE]", help="The run file; without it, what is scheduled.", parser=place)
+    ] = None,
+    cron: Annotated[str | None, typer.Option(metavar='"0 3 * * 1"', help="Minute, hour, day, month, weekday.")] = None,
+    every: Annotated[str | None, typer.Option(metavar="1h", help="How often: 15m, 1h, 1d, 1w, ...")] = None,
+    timezone: Annotated[str | None, typer.Option(metavar="NAME", help="Of --cron, as Europe/Vienna (UTC).")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of rml/retrain-NAME; else the file's.")] = None,
+    champion: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The champion's folder (champion, beside the run file).")
+    ] = None,
+    if_unchanged: Annotated[
+        str | None, typer.Option(metavar="stop|train", help="What to do where nothing is new (stop).")
+    ] = None,
+    warm_start: Annotated[
+        bool | None, typer.Option("--warm-start/--cold-start", help="Begin with the champion's weights, or not.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What is compared: accuracy, loss, recall:CLASS, ...")
+    ] = None,
+    margin: Annotated[float | None, typer.Option(metavar="X", help="Better has to be by more than this (0).")] = None,
+    keep: Annotated[int | None, typer.Option(metavar="N", help="So many challengers' folders stay (3).")] = None,
+    overlap: Annotated[
+        str, typer.Option(metavar="wait|skip", help="What a firing does while the one before still runs.")
+    ] = "wait",
+    remove: Annotated[str | None, typer.Option(metavar="NAME", help="Remove a schedule.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Retrain by the clock: make a schedule, list what is scheduled, or remove one."""
+    options = {"champion": champion, "if_unchanged": if_unchanged, "warm_start": warm_start, "metric": metric}
+    given = {key: value for key, value in {**options, "margin": margin, "keep": keep}.items() if value is not None}
+
+    def lines() -> list[str]:
+        from flows.schedules import asked
+
+        return asked(file, remove, cron=cron, every=every, timezone=timezone, name=name, overlap=overlap, options=given)
+
+    print("\n".join(or_problems(file or "rml schedule", lines)))
+
+
+@commands.command()
+def clean(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FOLDER]...", help="Folders of results, to remove what killed runs have left in them."),
+    ] = None,
+    older_than: Annotated[
+        str, typer.Option(metavar="30d", help="What no run has used for so long goes (30d; m, h, d, w).")
+    ] = "30d",
+    larger_than: Annotated[
+        str | None, typer.Option(metavar="20GB", help="What was not used for longest goes until the rest is no larger.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove prepared samples that are old or too much, and what killed runs have left; runs may go on meanwhile."""
+    from flows.cleaning import clean_command
+
+    print("\n".join(or_problems("rml clean", lambda: clean_command(folders or [], older_than, larger_than, dry_run))))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,7 @@ from rml_core.config.names import OneOf, wrong
 from rml_core.config.paths import is_url, resolve
 from rml_core.config.problem import Problem, Refused, RunFailed, listed, shown
 from rml_core.config.section import Section
+from rml_core.config.trust import Origin
 from rml_core.engine.claim import claimed
 from rml_core.resume import text_of
 from rml_core.run import ROOT, Run, read
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 # What of a run file says how it runs and where it writes, but not what is learned.
 APART = ("outfile", "debug", "debug_interval", "device")
 APART_DATA = ("test_output_path", "hdf5_outfile", "hdf5_precision", "hdf5_output", "overlap_blend", "preload")
+# What says which the test samples are, and how they are read.
+OF_TEST = ("test_input_path", "test_target_path", "test_tag", "testing_tag", "test_batch_size", "preload")
 APART_CHECKPOINTS = ("save", "resume", "interval", "keep")
 
 
@@ -103,15 +106,23 @@ class Ended:
 
 
 def planned(
-    wanted: Retraining, mapping: Mapping[str, Any], base: Any, app: str | None, scheduler: str | None = None
+    wanted: Retraining,
+    mapping: Mapping[str, Any],
+    base: Any,
+    app: str | None,
+    scheduler: str | None = None,
+    origin: Origin | None = None,
 ) -> Planned:
-    """Hold a run file against what retraining needs.
+    """Hold a run file against what retraining needs. `origin`: as `read` takes it.
 
     Raises:
         Refused: with every problem.
     """
-    run = read(mapping, base)
     collected = Collected()
+    folder = collected.of(folder_of_champion, wanted.champion, base)
+    run = collected.of(read, mapping, base, origin)
+    if run is None:
+        raise Refused(collected.problems)
     file = run.file
     if file.data.input_path is None:
         what = "is missing: there is nothing to train on"
@@ -123,10 +134,7 @@ def planned(
     elif file.data.test_input_path is None:
         what = "is missing: champion and challenger are compared on test samples"
         collected.problems.append(Problem(f"{ROOT}.data.test_input_path", what))
-    if file.data.input_path is not None:
-        checked = collected.of(check, run, app)
-    else:
-        checked = None
+    checked = collected.of(check, run, app) if file.data.input_path is not None else None
     metric = None
     if checked is not None and checked.test is not None and file.data.validation_split is None:
         target = checked.test.target
@@ -137,7 +145,6 @@ def planned(
             metric = Metric.named(wanted.metric) if wanted.metric is not None else judging.usual(target)
             problem = judging.problem_of(metric, target, checked.classes)
             collected.problems += [problem] if problem is not None else []
-    folder = collected.of(_made_folder, wanted.champion, run.base)
     collected.end()
     assert checked is not None
     assert metric is not None
@@ -145,16 +152,24 @@ def planned(
     return Planned(wanted, run, checked, metric, Champions(folder), scheduler)
 
 
-def _made_folder(given: str, base: Any) -> Path:
-    folder = resolve(given, base)
+def folder_of_champion(given: str, base: Any) -> Path:
+    """Absolute; it need not be there. Raises `Refused`."""
+    try:
+        folder = resolve(given, base if base is not None else Path.cwd())
+    except Refused as refused:
+        raise Refused(replace(problem, where="champion") for problem in refused.problems) from None
     if not isinstance(folder, Path):
         remedy = "name a folder of this machine"
         raise Refused([Problem("champion", f"{shown(given)} is below {base}, which is a URL", remedy=remedy)])
+    return folder.absolute()
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Refused([Problem("champion", f"{folder} cannot be made: {(error.strerror or '').lower()}")]) from None
-    return folder.absolute()
+        what = f"{folder} cannot be made: {(error.strerror or str(error)).lower()}"
+        raise Refused([Problem("champion", what, remedy="choose another place, or make this one writable")]) from None
 
 
 def retrained(
@@ -176,13 +191,14 @@ def retrained(
     """
     champions, wanted = plan.champions, plan.wanted
     wait = attempt.wait if attempt is not None and attempt.goes_on else None
+    _make(champions.folder)
     with claimed([("champion", champions.folder)], wait=wait):
         for row in champions.settle(promoted):
             log.info(f"round {row['round']}, which was stopped before its end, is settled: {row['why']}")
         began = champions.round_of(run_id)
         history = champions.history()
-        if began is not None and (row := next((row for row in history if row["round"] == began.number), None)):
-            return _ended(plan, row, {})
+        if began is not None and (done := [row for row in history if row["round"] == began.number]):
+            return _ended(plan, done[0], {})
         last = _last_data(champions, history)
         now = holdings((plan.checked.training, plan.checked.test), last)
         seen = changes(last, now) if last is not None else {}
@@ -197,7 +213,7 @@ def retrained(
         put(current.path / DATA, now.as_json())
         log.info(f"round {current.number}: {_said(seen, history, identity)}")
         before = time.time()
-        outcome = _train(plan, current, champion, do, attempt)
+        outcome = _train(plan, current, champion, do, attempt, goes_on=began is not None)
         trained(outcome)
         challenger = _checkpoint(current)
         figures = _figures(plan, challenger, "challenger", do)
@@ -242,7 +258,9 @@ def retrained(
         return ended
 
 
-def _train(plan: Planned, current: Round, champion: Path | None, do: Do, attempt: Attempt | None) -> Outcome:
+def _train(
+    plan: Planned, current: Round, champion: Path | None, do: Do, attempt: Attempt | None, goes_on: bool
+) -> Outcome:
     """The challenger, trained in the round's own folder; an earlier attempt's checkpoint is gone on from."""
     section = round_section(plan.mapping, current)
     seed = section.get("seed", 0)
@@ -254,8 +272,9 @@ def _train(plan: Planned, current: Round, champion: Path | None, do: Do, attempt
             log.info("the challenger begins with the champion's weights")
         else:
             log.info("the champion's weights fit no layer: the challenger begins as the run file says")
-    checked = check(read({ROOT: section}, plan.run.base), plan.checked.app)
-    return execute(checked, do, resuming="auto", scheduler=plan.scheduler, attempt=attempt)
+    # The data are those that were looked at: where it writes, and what it begins with, is all that changed.
+    checked = replace(plan.checked, run=read({ROOT: section}, plan.run.base))
+    return execute(checked, do, resuming="auto" if goes_on else None, scheduler=plan.scheduler, attempt=attempt)
 
 
 def round_section(section: Mapping[str, Any], current: Round) -> dict[str, Any]:
@@ -298,13 +317,8 @@ def _figures(plan: Planned, checkpoint: Path, who: str, do: Do) -> dict[str, Any
     saved = evaluation.header_of(str(checkpoint), plan.run.base)
     own = json.loads(saved["run"])[ROOT]
     section = {**own, "loss": today["loss"], "device": today.get("device", "auto"), "outfile": None}
-    data = {
-        key: value
-        for key, value in own["data"].items()
-        if key not in ("test_input_path", "test_target_path", "test_tag", "testing_tag")
-    }
-    keys = ("test_input_path", "test_target_path", "test_tag", "testing_tag", "test_batch_size", "preload")
-    section["data"] = {**data, **{key: today["data"][key] for key in keys if key in today["data"]}}
+    data = {key: value for key, value in own["data"].items() if key not in OF_TEST}
+    section["data"] = {**data, **{key: today["data"][key] for key in OF_TEST if key in today["data"]}}
     given = evaluation.Given(checkpoint=str(checkpoint))
     checked = check(evaluation.run_of(given, section, plan.run.base), plan.checked.app)
     test = plan.checked.test
@@ -361,7 +375,8 @@ def _is_same(last: Row, identity: Mapping[str, str]) -> bool:
 
 
 def _nothing_new(last: Row, now: Holdings) -> str:
-    return f"nothing new since round {last['round']} ({last['ended']}): the same run file, and the same {now.count('')} files"
+    since = f"round {last['round']} ({last['ended']})"
+    return f"nothing new since {since}: the same run file, and the same {now.count('')} files"
 
 
 def _said(seen: Mapping[str, Changes], history: list[Row], identity: Mapping[str, str]) -> str:

@@ -54,7 +54,7 @@ def api_url() -> str | None:
 
 
 @contextmanager
-def _server() -> Iterator[SyncPrefectClient]:
+def server() -> Iterator[SyncPrefectClient]:
     """A client that says at once when the server does not answer. Raises `Refused` where it does not, or does not let
     us in."""
     url = api_url()
@@ -93,7 +93,7 @@ def submit(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     Raises:
         Refused: there is no server, or no such deployment on it; the server does not take the parameters.
     """
-    with _server() as client:
+    with server() as client:
         try:
             found = client.read_deployment_by_name(deployment)
         except ObjectNotFound:

@@ -1,0 +1,303 @@
+"""`rml schedule`: retrainings that happen by themselves, each a deployment `rml/retrain-NAME` with a schedule.
+
+A schedule keeps the run file's path and not its content: what is edited there counts from the next firing on, as with
+any program that is started by the clock. Whoever wants it fixed schedules a copy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
+
+from flows import retrain
+from flows.retraining import Retraining, folder_of_champion
+from flows.submission import is_here
+from flows.watching import api_url, server
+from rml_core.check import check_without_data
+from rml_core.config.paths import is_url, resolve
+from rml_core.config.problem import Problem, Refused, collect, listed, nearest, shown
+from rml_core.config.section import parse
+from rml_core.config.trust import Origin
+from rml_core.run import read
+
+FLOW, RETRAIN, PREFIX = "rml", "rml/retrain", "retrain-"
+OVERLAP = {"wait": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+DURATION = re.compile(r"(?:[0-9]+[smhdw])+")
+LEAST_S = 10
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Scheduling:
+    """What `rml schedule FILE` was given. `options`: those of `Retraining`, as they were given."""
+
+    file: str
+    cron: str | None
+    every: str | None
+    timezone: str | None
+    name: str | None
+    overlap: str
+    options: dict[str, Any]
+
+
+def asked(file: str | None, removed: str | None, **given: Any) -> list[str]:
+    """What the command was asked to do, done; lines that say what came of it. Raises `Refused`."""
+    said = [f"--{key}" for key in ("cron", "every", "timezone", "name") if given[key] is not None]
+    said += [f"--{key.replace('_', '-')}" for key in given["options"]]
+    problems = []
+    if removed is not None and (file is not None or said):
+        what = f"stands beside {listed([*([file] if file is not None else []), *said])}"
+        problems.append(Problem("--remove", what, "--remove NAME alone"))
+    elif removed is None and file is None and said:
+        problems.append(Problem("FILE", f"is missing: {listed(said)} need a run file"))
+    if problems:
+        raise Refused(problems)
+    if removed is not None:
+        return remove(removed)
+    return schedules() if file is None else schedule(Scheduling(file, **given))
+
+
+def duration(text: str) -> timedelta:
+    """`90s`, `15m`, `1h30m`, `2d`, `1w`. Raises `Refused`."""
+    if DURATION.fullmatch(text) is None:
+        raise Refused(
+            [Problem("--every", f"{shown(text)} does not fit", "a number and s, m, h, d or w, as 1h or 1h30m")]
+        )
+    found = timedelta(seconds=sum(int(number) * UNITS[unit] for number, unit in re.findall(r"([0-9]+)([smhdw])", text)))
+    if found.total_seconds() < LEAST_S:
+        raise Refused([Problem("--every", f"{shown(text)} is too often", f"{LEAST_S}s or more")])
+    return found
+
+
+def schedule_of(given: Scheduling) -> CronSchedule | IntervalSchedule:
+    """Raises `Refused` with every problem."""
+    problems = []
+    if (given.cron is None) == (given.every is None):
+        what = "is missing: nothing says when" if given.cron is None else "stands beside --every, and both say when"
+        problems.append(Problem("--cron", what, '--cron "0 3 * * 1" (Mondays at 3), or --every 1h'))
+    if given.timezone is not None and given.cron is None:
+        problems.append(
+            Problem("--timezone", "is for --cron: an interval is as long everywhere", remedy="leave it out")
+        )
+    made: CronSchedule | IntervalSchedule | None = None
+    if given.cron is not None:
+        for timezone, cron, where in ((given.timezone, "0 0 * * *", "--timezone"), (None, given.cron, "--cron")):
+            try:
+                CronSchedule(cron=cron, timezone=timezone)
+            except ValidationError:
+                text = given.timezone if where == "--timezone" else given.cron
+                allowed = "a name as Europe/Vienna" if where == "--timezone" else 'five fields, as "0 3 * * 1"'
+                problems.append(Problem(where, f"{shown(text)} does not fit", allowed))
+        if not problems:
+            made = CronSchedule(cron=given.cron, timezone=given.timezone)
+    if given.every is not None:
+        try:
+            made = IntervalSchedule(interval=duration(given.every), anchor_date=datetime.now(UTC))
+        except Refused as refused:
+            problems += refused.problems
+    if problems:
+        raise Refused(problems)
+    assert made is not None
+    return made
+
+
+def schedule(given: Scheduling) -> list[str]:
+    """Make the deployment, or change the one of that name; lines that say what was made.
+
+    Raises:
+        Refused: with every problem of the options, of the run file as a worker would read it, and of the server.
+    """
+    made: list[Any] = []
+    champions: list[str] = []
+    name = given.name if given.name is not None else Path(given.file.rstrip("/")).stem
+    collect(
+        lambda: made.append(schedule_of(given)),
+        lambda: _check_names(name, given),
+        lambda: champions.append(str(_champion(given))),
+    )
+    (champion,) = champions
+    file = given.file if is_url(given.file) else str(Path(str(resolve(given.file, ""))).absolute())
+    # What was left out is as the flow has it.
+    parameters = {"run_file": file, **given.options, "champion": champion}
+    with server() as client:
+        base = _deployment(client, RETRAIN)
+        _refuse_taken(client, name, file, champion)
+        client.create_deployment(
+            base.flow_id,
+            f"{PREFIX}{name}",
+            schedules=[DeploymentScheduleCreate(schedule=made[0], active=True)],
+            concurrency_limit=1,
+            concurrency_options=ConcurrencyOptions(collision_strategy=OVERLAP[given.overlap.casefold()]),
+            parameters=parameters,
+            description=f"Retrains {file}, {_when(made[0])}.",
+            tags=base.tags,
+            work_pool_name=base.work_pool_name,
+            work_queue_name=base.work_queue_name,
+            entrypoint=base.entrypoint,
+            parameter_openapi_schema=base.parameter_openapi_schema,
+            pull_steps=[],
+            enforce_parameter_schema=True,
+            job_variables=base.job_variables,
+        )
+    waits = "the next one waits" if given.overlap.casefold() == "wait" else "the next one is left out"
+    return [
+        f"rml/{PREFIX}{name}: {_when(made[0])}; where one takes longer, {waits}",
+        f"run file   {file}: read at each firing, so that changes count from the next one on",
+        f"champion   {champion}/champion.pt",
+        f"now        prefect deployment run rml/{PREFIX}{name}",
+        f"no more    rml schedule --remove {name}",
+    ]
+
+
+def _check_names(name: str, given: Scheduling) -> None:
+    problems = []
+    if NAME.fullmatch(name) is None:
+        what = f"{shown(name)} does not fit"
+        problems.append(Problem("--name", what, "letters, digits, dots, - and _, as digits or digits-weekly"))
+    if given.overlap.casefold() not in OVERLAP:
+        what = f"{shown(given.overlap)} does not fit"
+        problems.append(Problem("--overlap", what, listed(OVERLAP), nearest(given.overlap, list(OVERLAP))))
+    if problems:
+        raise Refused(problems)
+
+
+def _champion(given: Scheduling) -> Path:
+    """The champion's folder, where the retraining is right as a worker will make it, which expands no variables but
+    its own; data files are looked at where the worker is of this machine."""
+    try:
+        if is_here(api_url()):
+            return retrain.plan_of(given.options, None, given.file, origin=Origin.SENT).champions.folder
+        run = read(given.file, origin=Origin.SENT)
+        check_without_data(run)
+        return folder_of_champion(parse(Retraining, given.options, "").champion, run.base)
+    except Refused as refused:
+        options = {name: f"--{name.replace('_', '-')}" for name in Retraining.model_fields}
+        raise Refused(
+            Problem(options.get(each.where, each.where), each.what, each.allowed, each.remedy)
+            for each in refused.problems
+        ) from None
+
+
+def _deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound:
+        what = f"the Prefect server at {api_url()} has no deployment {name}"
+        raise Refused([Problem("", what, remedy="rml up makes it")]) from None
+
+
+def _refuse_taken(client: SyncPrefectClient, name: str, file: str, champion: str) -> None:
+    """Neither a name nor a champion is shared by two run files."""
+    for each in _scheduled(client):
+        its = each.parameters
+        own = each.name == f"{PREFIX}{name}"
+        if own and its.get("run_file") != file:
+            what = f"{name} is what the schedule of {its.get('run_file')} is called"
+            raise Refused([Problem("--name", what, "another name", f"or rml schedule --remove {name}")])
+        if not own and its.get("champion") == champion:
+            what = f"{champion} is where rml/{each.name} has its champion"
+            raise Refused([Problem("--champion", what, "a folder of its own")])
+
+
+def _scheduled(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    return client.read_deployments(
+        flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(like_=PREFIX)),
+    )
+
+
+def remove(name: str) -> list[str]:
+    """Raises `Refused` where there is no such schedule."""
+    with server() as client:
+        found = {each.name.removeprefix(PREFIX): each for each in _scheduled(client)}
+        if name.removeprefix(PREFIX) not in found:
+            what = f"there is no schedule {shown(name)}"
+            raise Refused([Problem("--remove", what, listed(found) or "there are none", nearest(name, list(found)))])
+        gone = found[name.removeprefix(PREFIX)]
+        client.delete_deployment(gone.id)
+    return [f"rml/{gone.name} is removed; its champion stays in {gone.parameters.get('champion')}"]
+
+
+def schedules() -> list[str]:
+    """A few lines for each schedule: when, what, and what came of it last."""
+    with server() as client:
+        lines = []
+        for each in sorted(_scheduled(client), key=lambda each: each.name):
+            when = " and ".join(_when(one.schedule) for one in each.schedules) or "never by itself"
+            lines += [
+                f"rml/{each.name}: {when}" + (" (paused)" if each.paused else ""),
+                f"    run file  {each.parameters.get('run_file')}",
+                f"    champion  {each.parameters.get('champion')}/champion.pt",
+                f"    last      {_last(client, each)}",
+                f"    next      {_next(client, each)}",
+            ]
+    return lines or ["nothing is scheduled: rml schedule FILE --every 1d"]
+
+
+def _last(client: SyncPrefectClient, deployment: DeploymentResponse) -> str:
+    ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED, StateType.RUNNING]
+    runs = _runs(client, deployment, ended, FlowRunSort.EXPECTED_START_TIME_DESC)
+    if not runs or runs[0].state is None:
+        return "not yet"
+    state = runs[0].state
+    said = (state.message or "").splitlines()
+    return f"{_time(state.timestamp)}: {state.name}" + (f": {said[0]}" if said else "")
+
+
+def _next(client: SyncPrefectClient, deployment: DeploymentResponse) -> str:
+    runs = _runs(client, deployment, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC)
+    return _time(runs[0].expected_start_time) if runs and runs[0].expected_start_time is not None else "not known yet"
+
+
+def _runs(
+    client: SyncPrefectClient, deployment: DeploymentResponse, states: list[StateType], sort: FlowRunSort
+) -> list[FlowRun]:
+    return client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
+        sort=sort,
+        limit=1,
+    )
+
+
+def _when(schedule: Any) -> str:
+    if isinstance(schedule, CronSchedule):
+        return f"cron {schedule.cron}, {schedule.timezone or 'UTC'}"
+    if isinstance(schedule, IntervalSchedule):
+        return f"every {_text(schedule.interval)}"
+    return str(schedule)
+
+
+def _text(interval: timedelta) -> str:
+    left, parts = int(interval.total_seconds()), []
+    for unit, seconds in sorted(UNITS.items(), key=lambda each: -each[1]):
+        count, left = divmod(left, seconds)
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts)
+
+
+def _time(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
