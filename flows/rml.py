@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -10,16 +9,16 @@ from functools import cache
 from typing import Annotated, Any
 
 from prefect import flow, task
-from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
 
-from flows import attempt, report
-from flows.artifacts import Artifacts
+from flows import attempt
 from flows.form import section_schema
+from flows.page.shown import page
 from flows.phases import Outcome, execute
 from flows.submission import within_limit
 from rml_core.check import Checked, check, check_resume
@@ -29,7 +28,7 @@ from rml_core.config.remote import text_of
 from rml_core.run import ROOT, read
 from tasks.cluster import check_address
 from tasks.load import Source, load
-from tasks.progress import listening, log
+from tasks.progress import log
 from tasks.ranks import refuse_several, threads
 from tasks.slice import Slicing, slice_
 from tasks.transform import transform
@@ -90,7 +89,7 @@ def rml(
     resume: str | None = None,
     ranks: int | None = None,
     scheduler: str | None = None,
-) -> None:
+) -> State[None]:
     """Train, evaluate or run a network as a run file says.
 
     Args:
@@ -102,11 +101,13 @@ def rml(
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     _log_to_server()
-    given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
-    collect(threads, memory_limit, *given)
-    checked = check(read({ROOT: neural_network}, base), app)
-    with listening(Artifacts()):
-        publish(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=attempt.begin()))
+    with page() as shown:
+        given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
+        collect(threads, memory_limit, *given)
+        checked = check(read({ROOT: neural_network}, base), app)
+        outcome = execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=attempt.begin())
+        shown.done(outcome)
+        return shown.completed
 
 
 def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, scheduler: str | None) -> Outcome:
@@ -121,14 +122,15 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         resume: str | None = None,
         ranks: int | None = None,
         scheduler: str | None = None,
-    ) -> None:
+    ) -> State[None]:
         _log_to_server()
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
-        with listening(Artifacts()):
+        with page() as shown:
             now = attempt.begin()
             outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now))
-        publish(outcomes[0])
+            shown.done(outcomes[0])
+            return shown.completed
 
     section = within_limit({ROOT: checked.run.mapping[ROOT]})[ROOT]
     here(section, checked.app, text_of(checked.run.base), resume, ranks, scheduler)
@@ -140,17 +142,3 @@ def _log_to_server() -> None:
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in log.handlers):
         log.addHandler(APILogHandler())
-
-
-def publish(outcome: Outcome) -> None:
-    """The pictures and the figures of a run as artifacts of its flow run."""
-    _put_picture(report.of(outcome), "report", "curves and test samples")
-    sections = report.sections(outcome)
-    if sections is not None:
-        _put_picture(sections, "sections", "sections through the prediction, beside what it was made of")
-    create_markdown_artifact(report.markdown(outcome), key="figures", description="figures an epoch, and files")
-
-
-def _put_picture(picture: bytes, key: str, description: str) -> None:
-    data = base64.b64encode(picture).decode()
-    create_image_artifact(f"data:image/png;base64,{data}", key=key, description=description)
