@@ -188,7 +188,7 @@ class Outfile:
                 self._local.parent.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(self._local)
             else:
-                self._scratch = tempfile.mkdtemp(prefix="rml-", dir=scratch)
+                self._scratch = tempfile.mkdtemp(prefix=f"rml-{os.getpid()}-", dir=scratch)
                 self._local = Path(self._scratch, self.path.name)
             self._unfinished = another(self._local)
             lacking = lack_of_room(assembly, scratch)

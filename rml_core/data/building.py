@@ -25,7 +25,7 @@ def built_beside(folder: Path) -> Iterator[Path]:
     decoded. Raises `OSError`.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(folder.parent)
+    sweep(folder.parent)
     while True:
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{_host()}-", dir=folder.parent))
         descriptor = os.open(building, os.O_RDONLY)
@@ -39,7 +39,7 @@ def built_beside(folder: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
-def _sweep(under: Path) -> None:
+def sweep(under: Path) -> None:
     """Remove what is being built no more: on this machine it is locked by nobody."""
     for left in under.glob(".*-*-*-*"):
         with contextlib.suppress(OSError):

@@ -47,7 +47,7 @@ class Predictions:
                     remove_leftovers(self._local)
                 else:
                     # What goes behind a URL is made here, and put there when it is whole.
-                    self._scratch = tempfile.mkdtemp(prefix="rml-")
+                    self._scratch = tempfile.mkdtemp(prefix=f"rml-{os.getpid()}-")
                     self._local = Path(self._scratch, self.path.name)
                 self._unfinished = unfinished(self._local)
                 self._disk = _Disk(self._unfinished)
