@@ -64,6 +64,18 @@ def status(
 
 
 @commands.command()
+def register(
+    gpu_runs: Annotated[int, typer.Option(min=0, metavar="N", help="Runs at a time on the pool gpu; 0: none.")] = 0,
+    cpu_runs: Annotated[int, typer.Option(min=0, metavar="N", help="Runs at a time on the pool cpu; 0: no limit.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Tell a server that others keep of the pools, deployments and automations."""
+    from flows.service.register import register as tell
+
+    print("\n".join(or_problems("rml register", lambda: tell(gpu_runs, cpu_runs))))
+
+
+@commands.command()
 def submit(
     file: FileArgument,
     deployment: Annotated[

@@ -24,6 +24,9 @@ DEFAULTS = {
     # Schedules fire on the minute: a run need not be begun before.
     "PREFECT_WORKER_PREFETCH_SECONDS": "2",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # The database does not grow for ever: what ended 90 days ago goes, with its logs and artifacts. Events go after 7.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3600),
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_LOGGING_COLORS": "false",
 }
