@@ -15,6 +15,7 @@ from rml_core.check import Checked
 from rml_core.config import remote
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused
+from rml_core.config.roots import problem_of_place
 from rml_core.data.pairing import natural_order
 from rml_core.engine.log import LogFiles
 
@@ -70,6 +71,9 @@ class Places:
         behind = [(where, path.parent) for where, path in self.replaced if not isinstance(path, Path)]
         tries += [(where, path, partial(_try_folder, path)) for where, path in behind]
         for where, path, tried in tries:
+            if (problem := problem_of_place(path, where=where)) is not None:
+                problems.setdefault(where, problem)
+                continue
             try:
                 tried()
             except OSError as error:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
+from rml_core.config import roots
 from rml_core.config.paths import is_url
 from rml_core.config.problem import Refused
 
@@ -62,7 +63,7 @@ def opened(path: File, block_size: int = 1 << 20) -> IO[bytes]:
     A web server that gives no parts of a file gives all of it, into a temporary file.
     """
     if not is_url(path):
-        return open(str(path), "rb")
+        return roots.opened(str(path))
     with _as_os_error():
         files, inside = _files_at(path)
         if not is_http(path) or files.info(inside).get("partial"):
@@ -100,7 +101,8 @@ class Ranges:
 def read_bytes(path: File) -> bytes:
     """The content of `path`. Raises `OSError`."""
     if not is_url(path):
-        return Path(str(path)).read_bytes()
+        with roots.opened(str(path)) as file:
+            return file.read()
     with _as_os_error():
         files, inside = _files_at(path)
         return files.cat_file(inside)
@@ -167,9 +169,9 @@ def fetched(path: AnyPath) -> Iterator[Path]:
     Problems that are found in it name the URL. Raises `OSError` where it cannot be fetched.
     """
     if not is_url(path):
-        yield Path(str(path))
+        yield Path(roots.check(str(path)))
         return
-    folder = tempfile.mkdtemp(prefix="rml-")
+    folder = tempfile.mkdtemp(prefix=f"rml-{os.getpid()}-")
     try:
         local = Path(folder, path.name or "file")
         with opened(path) as source, local.open("wb") as copy:
@@ -225,7 +227,7 @@ def written(path: UPath) -> Iterator[Path]:
 
     Raises `OSError` where it cannot be put there; what `path` held before is then as it was.
     """
-    folder = tempfile.mkdtemp(prefix="rml-")
+    folder = tempfile.mkdtemp(prefix=f"rml-{os.getpid()}-")
     try:
         local = Path(folder, path.name)
         yield local

@@ -128,6 +128,20 @@ def links_outside(folder: str, names: Iterable[str]) -> list[str]:
     ]
 
 
+def leaving(folder: str, top: str) -> list[str]:
+    """The links in `folder`, and in the folders in it, that lead out of the roots, as paths below `top`."""
+    if roots() is None:
+        return []
+    found, seen = [], set()
+    for inner, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(inner)
+        links = [] if real in seen else links_outside(inner, [*folders, *files])
+        found += [os.path.relpath(os.path.join(inner, name), top) for name in links]
+        folders[:] = [name for name in folders if real not in seen and name not in links]
+        seen.add(real)
+    return found
+
+
 def check(path: str) -> str:
     """`path`, of a file of this machine that is about to be opened. Raises `OSError` where it leads elsewhere by
     now."""

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rml_core.config import remote
+from rml_core.config import remote, roots
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.data.arrays import as_sample, header_of, not_inside, reason
@@ -38,7 +38,7 @@ class Hdf5(Reader):
             h5 = opened_file.h5
             top = h5.get(inside) if inside else h5
             if isinstance(top, h5py.Dataset):
-                return [(inside, _header(top.id, Item(file, inside)))]
+                return [(inside, _header(top.id, Item(file, inside), h5))]
             if top is None:
                 raise not_inside(file, inside, [name for name, _ in _datasets(h5)])
             found: list[tuple[str, Header]] = []
@@ -46,7 +46,7 @@ class Hdf5(Reader):
             for name, dataset in _datasets(top):
                 whole = f"{inside}/{name}".lstrip("/")
                 try:
-                    found.append((whole, _header(dataset, Item(file, whole))))
+                    found.append((whole, _header(dataset, Item(file, whole), h5)))
                 except RunFailed as error:
                     failures.append(str(error))
         except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -69,6 +69,7 @@ class Hdf5(Reader):
         try:
             file = opened(("hdf5", item.file), lambda: OpenFile(item.file))
             dataset = h5d.open(file.h5.id, item.inside.encode())
+            refuse_elsewhere(dataset, file.h5, item)
             array = np.empty(dataset.shape, dataset.dtype)
             dataset.read(h5s.ALL, h5s.ALL, array)
         except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -103,9 +104,25 @@ def _datasets(top: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def _header(dataset: Any, item: Item) -> Header:
+def refuse_elsewhere(dataset: Any, h5: Any, item: Item) -> None:
+    """Raises `RunFailed` where the numbers of a dataset lie in other files, which `roots.VARIABLE` knows nothing of: by
+    a link, or as parts that its own file names."""
+    if roots.roots() is None:
+        return
+    from h5py import h5d, h5f
+
+    plist = dataset.get_create_plist()
+    linked = h5f.get_name(dataset) != h5f.get_name(h5.id)
+    if linked or plist.get_external_count() or plist.get_layout() == h5d.VIRTUAL:
+        raise RunFailed(
+            f"{item}: lies in another file, which is not read where {roots.VARIABLE} is set: copy it into one file"
+        )
+
+
+def _header(dataset: Any, item: Item, h5: Any) -> Header:
     from h5py import h5s
 
+    refuse_elsewhere(dataset, h5, item)
     empty = dataset.get_space().get_simple_extent_type() == h5s.NULL
     return header_of(item, None if empty else dataset.shape, dataset.dtype)
 
@@ -123,7 +140,8 @@ class OpenFile:
                 self._stream = remote.opened(file)
                 self.h5 = h5py.File(self._stream, "r")
             else:
-                self.h5 = h5py.File(file, "r", locking=False)
+                self.h5 = h5py.File(roots.check(file), "r", locking=False)
+                roots.check_open(self.h5.id.get_vfd_handle(), file)
         except OSError as error:
             text = said(error)
             if "signature not found" in text:

@@ -15,14 +15,14 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from h5py import h5d, h5s, h5t, h5z
+from h5py import h5d, h5f, h5s, h5t, h5z
 
 from rml_core.config import remote
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.data.arrays import reason
 from rml_core.data.chunked import Chunked, Taken, runs, whole_chunks
-from rml_core.data.hdf5 import OpenFile, said
+from rml_core.data.hdf5 import OpenFile, refuse_elsewhere, said
 from rml_core.data.mapped import lying_at
 from rml_core.data.volumes import Box, Source
 
@@ -50,11 +50,12 @@ def source_of(file: OpenFile, item: Item, cache_bytes: int) -> Source:
     Raises `RunFailed` where a filter is missing, and what h5py raises.
     """
     dataset = h5d.open(file.h5.id, item.inside.encode())
+    refuse_elsewhere(dataset, file.h5, item)
     shape, dtype = dataset.shape, dataset.dtype
     plist = dataset.get_create_plist()
     chunked = plist.get_layout() == h5d.CHUNKED
     as_in_memory = _is_as_in_memory(dataset)
-    if plist.get_layout() == h5d.CONTIGUOUS and as_in_memory and _is_inside(dataset, plist):
+    if plist.get_layout() == h5d.CONTIGUOUS and as_in_memory and _is_inside(dataset, plist, file):
         offset = dataset.get_offset()
         file.close()
         return lying_at(item, offset, shape, dtype, False, cache_bytes)
@@ -246,6 +247,8 @@ def _is_as_in_memory(dataset: Any) -> bool:
     return bool(dataset.get_type().equal(h5t.py_create(taken, logical=taken.kind == "b")))
 
 
-def _is_inside(dataset: Any, plist: Any) -> bool:
-    """Whether all of a contiguous dataset is there, in the file itself."""
+def _is_inside(dataset: Any, plist: Any, file: OpenFile) -> bool:
+    """Whether all of a contiguous dataset is there, in the file itself: a link may lead to another one."""
+    if h5f.get_name(dataset) != h5f.get_name(file.h5.id):
+        return False
     return plist.get_external_count() == 0 and dataset.get_space_status() == h5d.SPACE_STATUS_ALLOCATED

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar
 
-from rml_core.config import remote
+from rml_core.config import remote, roots
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.data.files import Form, Header, Item, Reader, in_threads
@@ -75,7 +75,11 @@ def _read(path: str, flags: int) -> np.ndarray | None:
     # What is wrong with a file is said in an error that names it, once.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        data = np.frombuffer(remote.read_bytes(path), np.uint8) if is_url(path) else np.fromfile(path, np.uint8)
+        if is_url(path):
+            data = np.frombuffer(remote.read_bytes(path), np.uint8)
+        else:
+            with roots.opened(path) as file:
+                data = np.fromfile(file, np.uint8)
     except OSError as error:
         raise RunFailed(f"{path}: cannot be read: {error.strerror}") from None
     if not data.size:

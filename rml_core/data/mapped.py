@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rml_core.config import remote
+from rml_core.config import remote, roots
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.data.arrays import reason
@@ -71,7 +71,7 @@ class Mapped:
         try:
             self._cache = PageCache(path, offset)
             self._check()
-            with open(path, "rb") as file:
+            with roots.opened(path) as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise RunFailed(f"{item}: cannot be read: {error.strerror}") from None

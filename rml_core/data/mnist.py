@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
-from rml_core.config import remote
+from rml_core.config import remote, roots
 from rml_core.config.paths import is_url
 from rml_core.config.problem import Problem, Refused, RunFailed, listed
 from rml_core.data.files import Form, Found, Header, Item, Reader, Role, absolute, in_threads
@@ -176,7 +176,7 @@ def _samples(folder: AnyPath, idx: Idx, where: str, single: bool = False) -> Fou
     if idx.kind == "images":
         return Found(folder, files, items, True, (Header((1, *size), "uint8"),) * count)
     try:
-        labels = _content(idx.file, 8)
+        labels = _content(idx.file, 8, idx.shape)
     except RunFailed as failed:
         raise Refused([Problem(where, str(failed))]) from None
     classes = tuple(str(number) for number in range(int(labels.max()) + 1))
@@ -189,7 +189,7 @@ def _pixels(file: str) -> np.ndarray:
         key = remote.identity(file)
         if key not in _kept:
             shape = _shape(file)
-            _kept[key] = _content(file, 16).reshape(shape)
+            _kept[key] = _content(file, 16, shape).reshape(shape)
             while len(_kept) > KEPT:
                 _kept.popitem(last=False)
         _kept.move_to_end(key)
@@ -200,17 +200,26 @@ def _shape(file: str) -> tuple[int, ...]:
     return _headers(file, file, single=True)[0].shape
 
 
-def _content(file: str, offset: int) -> np.ndarray:
-    """The bytes behind the header. Raises `RunFailed`."""
+def _content(file: str, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The bytes behind the header, those of `shape`. Raises `RunFailed`."""
     import numpy as np
 
     try:
         with remote.opened(file) as stream:
             packed = stream.read(2) == GZIP
         if not packed and not is_url(file):
-            return np.memmap(file, np.uint8, "r", offset)
-        data = remote.read_bytes(file)
-        return np.frombuffer(gzip.decompress(data) if packed else data, np.uint8, offset=offset)
+            with roots.opened(file) as stream:
+                return np.memmap(stream, np.uint8, "r", offset)
+        if not packed:
+            return np.frombuffer(remote.read_bytes(file), np.uint8, offset=offset)
+        # A few bytes can be packed that unpack to any number of them: as many are taken as the header says.
+        whole = offset + math.prod(shape)
+        with remote.opened(file) as stream, gzip.GzipFile(fileobj=stream) as unpacked:
+            data = unpacked.read(whole + 1)
+        if len(data) != whole:
+            there = "more" if len(data) > whole else len(data)
+            raise RunFailed(f"{file}: is damaged: its header says {whole} bytes, and there are {there}")
+        return np.frombuffer(data, np.uint8, offset=offset)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise RunFailed(f"{file}: cannot be read: {said}") from None

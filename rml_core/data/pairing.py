@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from natsort import natsort_keygen, ns
 
-from rml_core.config import remote
+from rml_core.config import remote, roots
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, listed
 
@@ -72,10 +72,20 @@ def find_files(
         inside = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith(".")) if parent else []
         remedy = f"{parent} has {_some(inside)}" if inside else f"{parent} is empty"
         raise Refused([Problem(where, f"{path} does not exist", "a file or a folder", remedy)])
-    names = list(_walk(path, is_store))
+    outside: list[str] = []
+    names = list(_walk(path, is_store, outside))
+    if outside:
+        raise Refused([_led_outside(path, outside, where)])
     if names == [("", True)]:
         return path.parent, [path.name]
     return path, _of_kind(path, names, where, counts, kind)
+
+
+def _led_outside(path: Path, names: Sequence[str], where: str) -> Problem:
+    allowed = roots.roots()
+    assert allowed is not None
+    what = f"{path} has links that lead outside of what may be read here: {_some(natural_order(names))}"
+    return Problem(where, what, allowed.allowed, "put copies there instead of links, or take them out")
 
 
 def _find_behind_url(
@@ -128,8 +138,9 @@ def _of_kind(
     return natural_order(names)
 
 
-def _walk(root: Path, is_store: Callable[[Iterable[str]], bool]) -> Iterable[tuple[str, bool]]:
-    """(name below `root`, whether it is a folder that is a store); "" is `root` itself."""
+def _walk(root: Path, is_store: Callable[[Iterable[str]], bool], outside: list[str]) -> Iterable[tuple[str, bool]]:
+    """(name below `root`, whether it is a folder that is a store); "" is `root` itself. Links that lead out of what may
+    be read are not followed, and put into `outside`."""
     seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -138,7 +149,12 @@ def _walk(root: Path, is_store: Callable[[Iterable[str]], bool]) -> Iterable[tup
             continue
         seen.add(real)
         below = os.path.relpath(folder, root).replace(os.sep, "/")
+        leaving = roots.links_outside(folder, [*folders, *files])
+        outside += [name if below == "." else f"{below}/{name}" for name in leaving]
+        folders[:] = [name for name in folders if name not in leaving]
         if is_store(files):
+            # All that is in its folders is read as part of it.
+            outside += [name for each in folders for name in roots.leaving(os.path.join(folder, each), str(root))]
             folders.clear()
             yield "" if below == "." else below, True
             continue

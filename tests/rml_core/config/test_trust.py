@@ -45,7 +45,7 @@ def test_every_text_of_a_run_file_is_a_path_a_name_or_chosen_from_a_list() -> No
     assert paths >= {"RunFile.outfile", "Data.input_path", "Data.hdf5_outfile", "Checkpoints.save", "Checkpoints.load"}
     for table in (LOSSES, OPTIMIZERS, TRANSFORMS):
         for model in table.values():
-            assert {name for _, name, _ in _fields(model)} <= {"function", "type", "source", "code"}
+            assert {name for _, name, _ in _fields(model)} <= {"function", "type", "source", "convert_color"}
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str, Any]]:
@@ -76,7 +76,7 @@ def test_other_variables_are_refused_by_their_path(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(OF_A_WORKER, "id")
     mapping = _file(input_path="$HOME/x", target_path="~/y", test_input_path="${RML_GONE}/a")
     section = mapping[ROOT]
-    section["layers"] = "${AWS_SECRET}.json"
+    section["layers"] = "${SECRET}.json"
     section["checkpoints"] = {"save": "$RML_HERE/a", "load": "a$b"}
     section["outfile"] = "cost$.txt"
     with pytest.raises(Refused) as refused:
@@ -85,7 +85,7 @@ def test_other_variables_are_refused_by_their_path(monkeypatch: pytest.MonkeyPat
     rename = "    write it out; where the name of a file has a $, rename it, or give it a link without one"
     assert str(refused.value) == "\n".join(
         [
-            f'neural_network.layers: "${{AWS_SECRET}}.json": $AWS_SECRET does not expand on a worker\n{allowed}{rename}',
+            f'neural_network.layers: "${{SECRET}}.json": $SECRET does not expand on a worker\n{allowed}{rename}',
             f'neural_network.data.input_path: "$HOME/x": $HOME does not expand on a worker\n{allowed}{rename}',
             'neural_network.data.target_path: "~/y": ~ would be the home of whoever runs the worker\n'
             "    allowed: an absolute path, or one against the run file's folder\n    write it out",
