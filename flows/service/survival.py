@@ -136,6 +136,29 @@ def _silence(
     )
 
 
+def give_up(worker: str) -> int:
+    """Say of the runs that the worker of this name had, before it was killed, that their processes are gone, where
+    they are; gives how many. Called when it is started again: without it the server hears nothing for a while."""
+    from flows.service import api, processes, runs
+    from flows.service.state import named
+
+    state = named()
+    options = state.options()
+    if options is None:
+        return 0
+    count = 0
+    alive = processes.of_runs(state)
+    for run in runs.in_progress(options):
+        if (run.get("labels") or {}).get("prefect.worker.name") != worker or run["id"] in alive:
+            continue
+        is_cancelled = run["state_type"] == "CANCELLING"
+        name, why = ("Cancelled", "Cancelled") if is_cancelled else ("Crashed", "Its worker and its process are gone")
+        body = {"state": {"type": name.upper(), "name": name, "message": why}}
+        api.call(options.api, f"/flow_runs/{run['id']}/set_state", body)
+        count += 1
+    return count
+
+
 def seconds(variable: str, default: float) -> float:
     """What the environment of `rml up` says, at least the ten seconds that Prefect asks for."""
     try:

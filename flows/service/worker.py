@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from flows.service import api
+from flows.service import api, survival
 
 # Prefect gives a run as long when it is cancelled.
 GRACE_SECONDS = 60.0
@@ -79,6 +79,7 @@ async def _work(pool: str) -> None:
                     raise
 
     worker = Patient(work_pool_name=pool, name=f"{pool} on {socket.gethostname()}", create_pool_if_not_found=False)
+    await asyncio.to_thread(_give_up, worker.name)
     working = asyncio.create_task(worker.start())
 
     async def end() -> None:
@@ -106,6 +107,14 @@ async def _work(pool: str) -> None:
     except asyncio.CancelledError:
         if not endings:
             raise
+
+
+def _give_up(name: str) -> None:
+    """What cannot be said now is seen by the missing heartbeat."""
+    try:
+        survival.give_up(name)
+    except OSError as error:
+        print(f"the runs of {name} before it was killed are not looked for: {error}", file=sys.stderr)
 
 
 def _tell_runs(number: signal.Signals) -> None:
