@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from tasks.devices import Device, Freed, Guard, Taken, Waiting, devices, guarded, runs_allowed
+from tasks.devices import Device, Freed, Guard, Taken, Waiting, guarded
 from tasks.progress import listening
 
 if TYPE_CHECKING:
@@ -32,24 +32,12 @@ ANSWER_S = 2.0
 
 def name_of(device: Device) -> str:
     """The device's limit on the server."""
-    return f"gpu-{platform.node() or 'localhost'}-{device.name.rpartition(':')[2]}"
+    return limit_name(int(device.name.rpartition(":")[2]))
 
 
-def register(client: SyncPrefectClient) -> list[str]:
-    """Make a limit for each GPU of this machine that has none, of `RML_GPU_RUNS` runs; gives their names."""
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-    from prefect.exceptions import ObjectNotFound
-
-    names = []
-    for device in devices():
-        names.append(name_of(device))
-        try:
-            client.read_global_concurrency_limit_by_name(names[-1])
-        except ObjectNotFound:
-            client.create_global_concurrency_limit(
-                GlobalConcurrencyLimitCreate(name=names[-1], limit=runs_allowed(), active=True)
-            )
-    return names
+def limit_name(index: int) -> str:
+    """The limit of a GPU of this machine."""
+    return f"gpu-{platform.node() or 'localhost'}-{index}"
 
 
 @contextmanager

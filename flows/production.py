@@ -24,6 +24,10 @@ def up(
     port: Annotated[int | None, typer.Option(metavar="N", help="The server's port (4200).")] = None,
     gpu_runs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time on the pool gpu (2 a GPU).")] = None,
     cpu_runs: Annotated[int | None, typer.Option(metavar="N", help="Runs at a time on the pool cpu.")] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Tell this address of failed and stalled runs and better models; or none."),
+    ] = None,
     state: StateFolder = None,
     debug: Debug = False,
 ) -> None:
@@ -32,7 +36,9 @@ def up(
     from flows.service.up import up as put_up
 
     def lines() -> list[str]:
-        return put_up(named(state), host=host, port=port, gpu_runs=gpu_runs, cpu_runs=cpu_runs)
+        return put_up(
+            named(state), host=host, port=port, gpu_runs=gpu_runs, cpu_runs=cpu_runs, webhook=webhook
+        )
 
     print("\n".join(or_problems("rml up", lines)))
 

@@ -94,19 +94,27 @@ def runs_allowed() -> int:
     return int(given)
 
 
-def devices() -> tuple[Device, ...]:
-    """The GPUs that this process sees, and those that `RML_DEVICES` has it pretend: `pretended:2` are two whose work
-    the CPU does, to try out how runs share them.
+def pretended() -> int | None:
+    """How many GPUs `RML_DEVICES` has this machine pretend: `pretended:2` are two whose work the CPU does, to try out
+    how runs share them. None: it has those that it has.
 
     Raises:
         Refused: the variable says something else.
     """
     given = os.environ.get("RML_DEVICES")
-    if given:
-        pretended = PRETENDED.fullmatch(given)
-        if pretended is None:
-            raise Refused([Problem("RML_DEVICES", f"{shown(given)} does not fit", "pretended:N, as pretended:2")])
-        return tuple(Device(f"cuda:{index}", f"pretended-{index}", "cpu") for index in range(int(pretended[1])))
+    if not given:
+        return None
+    found = PRETENDED.fullmatch(given)
+    if found is None:
+        raise Refused([Problem("RML_DEVICES", f"{shown(given)} does not fit", "pretended:N, as pretended:2")])
+    return int(found[1])
+
+
+def devices() -> tuple[Device, ...]:
+    """The GPUs that this process sees, or pretends to see. Raises `Refused` as `pretended` does."""
+    count = pretended()
+    if count is not None:
+        return tuple(Device(f"cuda:{index}", f"pretended-{index}", "cpu") for index in range(count))
     import torch
 
     return tuple(_device(index) for index in range(torch.cuda.device_count()))

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
-from flows.service import survival
+from flows.service import notify, survival
 
 AUTOMATIONS: tuple[Callable[[], Any], ...] = (
     survival.lost_heartbeat,
     survival.cancelled,
     survival.not_begun,
     survival.crashed,
+)
+
+# What tells a webhook, where there is one: given the block that has its address.
+NOTIFICATIONS: tuple[Callable[[UUID], Any], ...] = (
+    notify.failed,
+    notify.crashed,
+    notify.too_long,
+    notify.promoted,
 )

@@ -14,6 +14,8 @@ FOREIGN = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFIL
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
 CLIENT_PASSWORD = "PREFECT_API_AUTH_STRING"
+WEBHOOK = "RML_WEBHOOK"
+METRICS_PORT = "RML_METRICS_PORT"
 
 # What may be set otherwise in the shell in which `rml up` is typed.
 DEFAULTS = {
@@ -24,6 +26,8 @@ DEFAULTS = {
     # Schedules fire on the minute: a run need not be begun before.
     "PREFECT_WORKER_PREFETCH_SECONDS": "2",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    # For Prometheus, at /api/metrics.
+    "PREFECT_SERVER_METRICS_ENABLED": "true",
     # The database does not grow for ever: what ended 90 days ago goes, with its logs and artifacts. Events go after 7.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs,orphans",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(90 * 24 * 3600),
@@ -35,7 +39,9 @@ DEFAULTS = {
 def environment(state: State, options: Options, given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of all processes of a service: that of `rml up`, led to this server and this folder."""
     found = {key: value for key, value in given.items() if key not in FOREIGN}
-    found = {**DEFAULTS, **found}
+    found = {**DEFAULTS, METRICS_PORT: str(options.port + 1), **found}
+    # The server keeps it, encrypted: the runs need not know it.
+    found.pop(WEBHOOK, None)
     if found.get(PASSWORD):
         found.setdefault(CLIENT_PASSWORD, found[PASSWORD])
     return {

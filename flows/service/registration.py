@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import urllib.error
 from importlib import resources
 from typing import Any
 
-from flows.service import api, limits
+from flows.service import api, limits, notify
 from flows.service.state import Options
 
 POOLS = {
@@ -31,6 +32,15 @@ def pools(options: Options) -> None:
             api.call(options.api, f"/work_pools/{name}", body, method="PATCH")
 
 
+def devices(options: Options) -> None:
+    """Make the limit of each GPU of this machine; one that is there stays as it is, unless the variable sets it."""
+    for name, limit in limits.of_devices().items():
+        if not _is_there(options.api, f"/v2/concurrency_limits/{name}"):
+            api.call(options.api, "/v2/concurrency_limits/", {"name": name, "limit": limit, "active": True})
+        elif "RML_GPU_RUNS" in os.environ:
+            api.call(options.api, f"/v2/concurrency_limits/{name}", {"limit": limit}, method="PATCH")
+
+
 def deployments(options: Options) -> list[str]:
     """Register the deployments of `deployments/prefect.yaml`; without a GPU they run on the pool `cpu`.
 
@@ -48,7 +58,7 @@ def deployments(options: Options) -> list[str]:
             "entrypoint": entry["entrypoint"],
             "description": inspect.cleandoc(entry["description"]),
             "tags": entry["tags"],
-            "work_pool_name": entry["work_pool"]["name"] if options.gpu_runs else "cpu",
+            "work_pool_name": _pool(entry["work_pool"]["name"], options),
             "enforce_parameter_schema": entry["enforce_parameter_schema"],
             "parameter_openapi_schema": _schema(flow),
             "pull_steps": [],
@@ -61,6 +71,8 @@ def deployments(options: Options) -> list[str]:
             continue
         made = api.call(options.api, "/flows/", {"name": flow.name})
         body |= {"name": entry["name"], "flow_id": made["id"]}
+        if entry.get("schedules"):
+            body["schedules"] = [_schedule(**each) for each in entry["schedules"]]
         limit = entry.get("concurrency_limit")
         if limit is not None:
             body["concurrency_limit"] = limit["limit"]
@@ -69,15 +81,27 @@ def deployments(options: Options) -> list[str]:
     return left_out
 
 
-def automations(options: Options) -> None:
-    """Register the table of automations; one of the same name is replaced."""
-    from flows.service.automations import AUTOMATIONS
+def _pool(name: str, options: Options) -> str:
+    """The pool of a deployment, or the other one where nobody here takes runs from it."""
+    taken = {"gpu": options.gpu_runs, "cpu": options.cpu_runs}
+    return name if taken[name] else next(other for other in taken if other != name)
 
-    if not AUTOMATIONS:
-        return
+
+def automations(options: Options) -> None:
+    """Register the tables of automations; one of the same name is replaced. Without a webhook nobody is told."""
+    from flows.service.automations import AUTOMATIONS, NOTIFICATIONS
+
     found = {each["name"]: each for each in api.call(options.api, "/automations/filter", {})}
-    for make in AUTOMATIONS:
-        body = make().model_dump(mode="json", exclude_unset=True)
+    made = [make() for make in AUTOMATIONS]
+    webhook = notify.block_id(options.api)
+    if webhook is not None:
+        made += [make(webhook) for make in NOTIFICATIONS]
+    else:
+        for name, was in found.items():
+            if name.startswith(notify.TELLS):
+                api.call(options.api, f"/automations/{was['id']}", method="DELETE")
+    for each in made:
+        body = each.model_dump(mode="json", exclude_unset=True)
         if body["name"] in found:
             was = found[body["name"]]
             api.call(options.api, f"/automations/{was['id']}", {**body, "enabled": was["enabled"]}, method="PUT")
@@ -92,6 +116,11 @@ def listed() -> list[dict[str, Any]]:
     text = (resources.files("deployments") / "prefect.yaml").read_text()
     entries: list[dict[str, Any]] = yaml.safe_load(text)["deployments"]
     return entries
+
+
+def _schedule(slug: str, active: bool, **when: str) -> dict[str, Any]:
+    """As the server takes it, of what stands in the file as `prefect deploy` takes it."""
+    return {"slug": slug, "active": active, "schedule": when, "max_scheduled_runs": 1}
 
 
 def _flow(entrypoint: str) -> Any:

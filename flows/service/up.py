@@ -9,8 +9,9 @@ import sqlite3
 import time
 from pathlib import Path
 
-from flows.service import api, processes, profile, runs
-from flows.service.environment import DATABASE, environment
+from flows.service import api, notify, processes, profile, runs
+from flows.service.environment import DATABASE, WEBHOOK, environment
+from flows.service.limits import gpus
 from flows.service.state import NAMING, Options, State, chosen
 from flows.service.supervisor import SERVER, WORKERS, Supervisor, log_end
 from rml_core.config.problem import Problem, Refused, RunFailed
@@ -19,13 +20,24 @@ from rml_core.config.problem import Problem, Refused, RunFailed
 PATIENCE = 240.0
 
 
-def up(state: State, *, host: str | None, port: int | None, gpu_runs: int | None, cpu_runs: int | None) -> list[str]:
-    """Put a service up, or bring what there is of it in order; gives the lines to be printed.
+def up(
+    state: State,
+    *,
+    host: str | None,
+    port: int | None,
+    gpu_runs: int | None,
+    cpu_runs: int | None,
+    webhook: str | None = None,
+) -> list[str]:
+    """Put a service up, or bring what there is of it in order; gives the lines to be printed. `webhook`: whom it tells
+    of what happens, "none": nobody any more; left out, `RML_WEBHOOK`, else as before.
 
     Raises:
         Refused: before anything was started.
         RunFailed: something does not start.
     """
+    webhook = webhook or os.environ.get(WEBHOOK) or None
+    notify.check(webhook)
     state.make()
     with state.held():
         before = state.options()
@@ -54,7 +66,9 @@ def up(state: State, *, host: str | None, port: int | None, gpu_runs: int | None
         from flows.service import registration
 
         registration.pools(options)
+        registration.devices(options)
         left_out = registration.deployments(options)
+        notify.keep(options, webhook)
         registration.automations(options)
         if not runs_already:
             runs.put_back(
@@ -67,14 +81,6 @@ def up(state: State, *, host: str | None, port: int | None, gpu_runs: int | None
                 supervisor.stop(pool)
         _wait_for_workers(state, supervisor, options)
         return [*_said(state, options), *left_out, *_profile_lines(user_profiles, state, options)]
-
-
-def gpus() -> int:
-    """GPUs of this machine, as the driver lists them: asking torch takes two seconds."""
-    try:
-        return len(os.listdir("/proc/driver/nvidia/gpus"))
-    except OSError:
-        return 0
 
 
 def _clear(state: State) -> None:
