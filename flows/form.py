@@ -2,7 +2,8 @@
 
 It is the published schema (`rml schema`), told in the way that the form can show: no references; every choice with a
 name; and no defaults, which the form would send along with what somebody fills in (`hdf5_precision` without
-`hdf5_outfile` is refused): they stand in the descriptions. It takes whatever the validator takes.
+`hdf5_outfile` is refused): they stand in the descriptions. Switches keep theirs: the form sends them, touched or not.
+It takes whatever the validator takes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,26 @@ from rml_core.run import ROOT, schema
 
 # What a choice is called where the schema has no title for it.
 KINDS = {"null": "none", "string": "text", "integer": "number", "number": "number", "array": "list", "object": "object"}
+NONE = {"type": "null", "title": "none"}
 
 
 def section_schema() -> dict[str, Any]:
     """The schema of what stands under `neural_network`."""
     whole = schema()
-    section: dict[str, Any] = _told(_written_out(whole["properties"][ROOT], whole["$defs"]))
+    section = _told(_written_out(whole["properties"][ROOT], whole["$defs"]))
+    _without_none(section)
     return section
+
+
+def _without_none(section: dict[str, Any]) -> None:
+    """Take null out where Prefect takes it anyway: of optional keys of one type, down through objects alone."""
+    for member in section["properties"].values():
+        if "properties" in member:
+            _without_none(member)
+        choices = member.get("anyOf", ())
+        if len(choices) == 2 and choices[1] == NONE and "type" in choices[0] and "default" not in member:
+            del member["anyOf"]
+            member |= {key: value for key, value in choices[0].items() if key != "title"}
 
 
 def _written_out(part: Any, definitions: dict[str, Any]) -> Any:
@@ -35,20 +49,29 @@ def _written_out(part: Any, definitions: dict[str, Any]) -> Any:
     return {key: _written_out(value, definitions) for key, value in part.items()}
 
 
-def _told(part: dict[str, Any]) -> dict[str, Any]:
-    """`part` for the form."""
+def _told(part: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """`part`, which stands under the key `name`, for the form."""
     told = {key: value for key, value in part.items() if key not in ("default", "discriminator")}
-    if part.get("default") is not None:
-        default = json.dumps(part["default"])
-        told["description"] = f"{part.get('description', '')} Default: {default}.".strip()
+    if name:
+        told["title"] = name
+    if part.get("type") == "boolean" and "default" in part:
+        told["default"] = part["default"]
+    elif part.get("default") is not None:
+        told["description"] = f"{part.get('description', '')} Default: {json.dumps(part['default'])}.".strip()
     if choices := _choices(told):
         told.pop("oneOf", None)
         told["anyOf"] = choices
-        if {"type": "null", "title": "none"} in choices:
+        names = choices[0].get("enum", ())
+        if len(names) == 1:
+            # The name of a choice that was made already.
+            del told["anyOf"]
+            told |= {"type": "string", "pattern": choices[1]["pattern"], "default": names[0]}
+        elif any("properties" in choice for choice in choices) and any(choice == NONE for choice in choices):
+            # Otherwise the form would begin with the first choice.
             told["default"] = None
     for key in ("properties", "patternProperties"):
         if key in told:
-            told[key] = {name: _told(member) for name, member in told[key].items()}
+            told[key] = {each: _told(member, each if key == "properties" else "") for each, member in told[key].items()}
     if isinstance(told.get("items"), dict):
         told["items"] = _told(told["items"])
     return told
@@ -60,12 +83,12 @@ def _choices(part: dict[str, Any]) -> list[dict[str, Any]]:
     for member in [*part.get("anyOf", ()), *part.get("oneOf", ())]:
         inner = _choices(member)
         found += inner or [{**_told(member), "title": _title(member)}]
+    if "enum" in next(iter(found), {}):
+        found[1] = {**found[1], "title": "in any case"}
     return found
 
 
 def _title(member: dict[str, Any]) -> str:
     if "enum" in member:
         return "one of"
-    if "pattern" in member:
-        return "in any case"
     return str(member.get("title") or KINDS.get(member.get("type", ""), "value"))

@@ -61,7 +61,7 @@ def server() -> Iterator[SyncPrefectClient]:
     if url is None:
         raise Refused([Problem("", NO_SERVER, remedy=REMEDY)])
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        with get_client(sync_client=True) as client:
             yield client
     except httpx.TransportError as error:
         what = f"no Prefect server answers at {url}: {_why(error)}"
