@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows import stores
 from flows.evaluation import Given, evaluation, figures_of
 from flows.page.shown import page
 from flows.phases import execute
@@ -47,6 +48,7 @@ def evaluate(
     """
     _log_to_server()
     with page("prefect deployment run rml/evaluate --params FILE") as shown:
+        stores.use()
         collect(threads, memory_limit, lambda: check_address(scheduler))
         given = Given(
             checkpoint, test_input_path, test_target_path, test_batch_size, outfile, test_output_path, hdf5_outfile

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import WithJsonSchema
 
-from flows import attempt
+from flows import attempt, stores
 from flows.champion import Row
 from flows.page.shown import page
 from flows.retraining import Ended, Planned, Retraining, planned, retrained
@@ -70,6 +70,7 @@ def retrain(
     """
     _log_to_server()
     with page("prefect deployment run rml/retrain --params FILE") as shown:
+        stores.use()
         plan = plan_of(
             {"champion": champion, "if_unchanged": if_unchanged, "warm_start": warm_start, "metric": metric}
             | {"margin": margin, "keep": keep},

@@ -16,15 +16,16 @@ from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
 from pydantic import WithJsonSchema
 
-from flows import attempt
+from flows import attempt, stores
 from flows.form import section_schema
 from flows.page.shown import page
 from flows.phases import Outcome, execute
 from flows.submission import within_limit
 from rml_core.check import Checked, check, check_resume
 from rml_core.config.limits import memory_limit
-from rml_core.config.problem import collect
+from rml_core.config.problem import collect, redacted
 from rml_core.config.remote import text_of
+from rml_core.config.trust import without_secrets
 from rml_core.run import ROOT, read
 from tasks.cluster import check_address
 from tasks.load import Source, load
@@ -102,6 +103,7 @@ def rml(
     """
     _log_to_server()
     with page() as shown:
+        stores.use()
         given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
         collect(threads, memory_limit, *given)
         checked = check(read({ROOT: neural_network}, base), app)
@@ -132,8 +134,8 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
             shown.done(outcomes[0])
             return shown.completed
 
-    section = within_limit({ROOT: checked.run.mapping[ROOT]})[ROOT]
-    here(section, checked.app, text_of(checked.run.base), resume, ranks, scheduler)
+    section = within_limit(without_secrets({ROOT: checked.run.mapping[ROOT]}))[ROOT]
+    here(section, checked.app, redacted(text_of(checked.run.base)), resume, ranks, scheduler)
     return outcomes[0]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rml_core.checkpoints import native
 from rml_core.checkpoints.torch_files import header
 from rml_core.config.problem import Problem, Refused, listed, shown
+from rml_core.config.trust import without_secrets
 from rml_core.data.masks import Mapped
 from rml_core.engine.log import LogFiles, are_of
 from rml_core.layers import keras_json
@@ -69,7 +70,7 @@ def find(
     saved = header(path, WHERE)
     assert saved is not None
     earlier = read(json.loads(saved["run"]), base=run.base)
-    differences = list(_differences(earlier.file.model_dump(), run.file.model_dump()))
+    differences = list(_differences(*map(without_secrets, (earlier.file.model_dump(), run.file.model_dump()))))
     if earlier.graph != run.graph:
         differences.insert(0, "layers")
     if tuple(saved["classes"]) != classes:
@@ -110,11 +111,12 @@ def _other(path: AnyPath, differences: list[str]) -> Refused:
 
 
 def text_of(run: Run) -> str:
-    """The run file as a checkpoint keeps it: with the network's own JSON where the file gives its path."""
+    """The run file as a checkpoint keeps it: with the network's own JSON where the file gives its path, and without the
+    secrets in its URLs."""
     section = dict(run.mapping[ROOT])
     if isinstance(section["layers"], str):
         section["layers"] = keras_json.load(section["layers"], f"{ROOT}.layers", run.base)
-    return json.dumps({ROOT: section})
+    return json.dumps(without_secrets({ROOT: section}))
 
 
 def _differences(earlier: dict[str, Any], now: dict[str, Any], path: str = "") -> Iterator[str]:

@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rml_core.config.problem import redacted
+
 log = logging.getLogger("rml")
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = redacted(record.getMessage()), None
+    return True
+
+
+log.addFilter(_without_secrets)
 
 _listeners: list[Callable[[Any], None]] = []
 

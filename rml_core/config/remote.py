@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rml_core.config import roots
 from rml_core.config.paths import is_url
-from rml_core.config.problem import Refused
+from rml_core.config.problem import Refused, redacted
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -324,4 +324,6 @@ def _as_os_error() -> Iterator[None]:
         # Whoever gives an exception words of its own means them to be read.
         said = error.strerror if isinstance(error, OSError) and type(error).__str__ is OSError.__str__ else ""
         text = " ".join((said or str(error) or type(error).__name__).split())
-        raise OSError(getattr(error, "errno", None) or 0, text) from error
+        # Where it is logged, all that led to it is, with the URLs that a library was given.
+        why = error if redacted(f"{error} {error.__cause__} {error.__context__}").find("***") < 0 else None
+        raise OSError(getattr(error, "errno", None) or 0, redacted(text)) from why
