@@ -34,7 +34,8 @@ def down(state: State) -> list[str]:
         orphans = [process for found in processes.of_runs(state).values() for process in found]
         processes.end(orphans, 60)
         if begun:
-            count = runs.put_back(options, begun, "the service was taken down: goes on when it is up again")
+            runs.note(state, begun)
+            count = runs.put_back(options, begun, runs.TAKEN_DOWN)
             if count:
                 which = f"{count} runs" if count > 1 else "1 run"
                 lines.append(f"{which} in progress: `rml up` goes on with {'them' if count > 1 else 'it'}")

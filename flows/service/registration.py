@@ -104,9 +104,23 @@ def automations(options: Options) -> None:
         body = each.model_dump(mode="json", exclude_unset=True)
         if body["name"] in found:
             was = found[body["name"]]
-            api.call(options.api, f"/automations/{was['id']}", {**body, "enabled": was["enabled"]}, method="PUT")
+            body["enabled"] = was["enabled"]
+            # One that is put again forgets what it has seen until then.
+            if not _says(was, body):
+                api.call(options.api, f"/automations/{was['id']}", body, method="PUT")
         else:
             api.call(options.api, "/automations/", body)
+
+
+def _says(found: Any, body: Any) -> bool:
+    """Whether all of `body` stands in `found`; events and the like are sets."""
+    if isinstance(body, dict):
+        return isinstance(found, dict) and all(key in found and _says(found[key], body[key]) for key in body)
+    if isinstance(body, list) and isinstance(found, list):
+        if all(isinstance(each, str) for each in [*body, *found]):
+            return sorted(body) == sorted(found)
+        return len(body) == len(found) and all(map(_says, found, body))
+    return bool(found == body)
 
 
 def listed() -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 from flows.service import api, processes
-from flows.service.state import Options, State
+from flows.service.state import Options, State, written
 
+TAKEN_DOWN = "The service was taken down: goes on when it is up again"
 BEGUN = ("PENDING", "RUNNING", "CANCELLING")
 
 
@@ -40,20 +42,42 @@ def _is_ours(run: dict[str, Any]) -> bool:
     return name is None or str(name).endswith(f" on {socket.gethostname()}")
 
 
-def put_back(options: Options, found: list[dict[str, Any]], why: str) -> int:
-    """Schedule runs anew that have not ended well since; gives how many. One that was being cancelled is Cancelled."""
+def put_back(
+    options: Options, found: list[dict[str, Any]], why: str, only: tuple[str, ...] = (*BEGUN, "CRASHED", "SCHEDULED")
+) -> int:
+    """Schedule runs anew that have not ended well since, and are in one of these states; gives how many. One that was
+    being cancelled is Cancelled."""
     count = 0
     for run in found:
         now = api.call(options.api, f"/flow_runs/{run['id']}")
         kind = now["state_type"]
+        if kind not in only:
+            continue
         if kind == "CANCELLING":
             _set(options, now, {"type": "CANCELLED", "name": "Cancelled", "message": why})
-        elif kind in ("PENDING", "RUNNING", "CRASHED"):
+        else:
+            # Scheduled by an automation meanwhile, it would count as one of the restarts that it may have.
             scheduled = {"scheduled_time": datetime.now(UTC).isoformat()}
             state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why, "state_details": scheduled}
             _set(options, now, state)
             count += 1
     return count
+
+
+def note(state: State, found: list[dict[str, Any]]) -> None:
+    """Keep in the state folder which runs were in progress when the service was taken down."""
+    written(state.folder / "in_progress.json", json.dumps([{"id": run["id"]} for run in found]) + "\n")
+
+
+def noted(state: State) -> list[dict[str, Any]]:
+    """The runs that were in progress when the service was taken down the last time; asked for once."""
+    path = state.folder / "in_progress.json"
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    path.unlink()
+    return found
 
 
 def _set(options: Options, run: dict[str, Any], state: dict[str, Any]) -> None:

@@ -120,11 +120,11 @@ class Supervisor:
         Raises:
             RunFailed: it does not start.
         """
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.state.config)]
         # Warnings of Python about supervisor's own use of other packages are none of the user's.
+        command = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.state.config)]
         began = subprocess.run(
             command,
-            env={**environment, "PYTHONWARNINGS": "ignore"},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -80,6 +80,8 @@ def up(
             else:
                 supervisor.stop(pool)
         _wait_for_workers(state, supervisor, options)
+        # The server may have taken a run that waited over night for one whose process is gone.
+        runs.put_back(options, runs.noted(state), runs.TAKEN_DOWN, only=("CRASHED",))
         return [*_said(state, options), *left_out, *_profile_lines(user_profiles, state, options)]
 
 

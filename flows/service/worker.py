@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import sys
 import time
+import warnings
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from flows.service import api, survival
+from flows.service import api, metrics, survival
 
 # Prefect gives a run as long when it is cancelled.
 GRACE_SECONDS = 60.0
@@ -36,12 +38,23 @@ def main() -> None:
 
 async def _work(pool: str) -> None:
     import httpx
-    from prefect.workers.process import ProcessWorker
+    from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+    # Prefect says where a type of worker is registered a second time: this one is ours alone.
+    warnings.filterwarnings("ignore", message="Type 'Patient'", category=UserWarning)
+
+    class Configuration(ProcessJobConfiguration):
+        """Runs are started by our own command, unless the pool or the deployment names another."""
+
+        def prepare_for_flow_run(self, *arguments: Any, **options: Any) -> None:
+            self.command = self.command or f"{shlex.quote(sys.executable)} -m flows.service.engine"
+            super().prepare_for_flow_run(*arguments, **options)
 
     class Patient(ProcessWorker):
         """Outlives a server that is away, and takes no more runs once it has been told to end."""
 
         type = "process"
+        job_configuration = Configuration
         ending = False
         in_progress = 0
         away = False
@@ -78,7 +91,9 @@ async def _work(pool: str) -> None:
                 if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                     raise
 
+    _import_no_flow_for_hooks()
     worker = Patient(work_pool_name=pool, name=f"{pool} on {socket.gethostname()}", create_pool_if_not_found=False)
+    metrics.serve(pool, lambda: worker.in_progress)
     await asyncio.to_thread(_give_up, worker.name)
     working = asyncio.create_task(worker.start())
 
@@ -107,6 +122,31 @@ async def _work(pool: str) -> None:
     except asyncio.CancelledError:
         if not endings:
             raise
+
+
+def _import_no_flow_for_hooks() -> None:
+    """Prefect's worker imports the flow of a run that has crashed, to look for hooks: with ours comes torch, and the
+    worker would hold it for good. They have none."""
+    from prefect import Flow
+    from prefect.client.orchestration import get_client
+    from prefect.workers import process
+
+    module: Any = process
+    original = module.load_flow_from_flow_run
+    without_hooks = Flow(_nothing, name="rml")
+
+    async def resolve(flow_run: Any, *arguments: Any, **options: Any) -> Any:
+        async with get_client() as client:
+            deployment = await client.read_deployment(flow_run.deployment_id)
+        if (deployment.entrypoint or "").startswith("flows."):
+            return without_hooks
+        return await original(flow_run, *arguments, **options)
+
+    module.load_flow_from_flow_run = resolve
+
+
+def _nothing() -> None:
+    pass
 
 
 def _give_up(name: str) -> None:
