@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
@@ -47,6 +47,8 @@ OVERLAP = {"wait": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStr
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 DURATION = re.compile(r"(?:[0-9]+[smhdw])+")
 LEAST_S = 10
+# More than these the server does not list at once.
+MOST = 200
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -226,6 +228,8 @@ def _scheduled(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return client.read_deployments(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
         deployment_filter=DeploymentFilter(name=DeploymentFilterName(like_=PREFIX)),
+        limit=MOST,
+        sort=DeploymentSort.NAME_ASC,
     )
 
 
@@ -245,7 +249,7 @@ def schedules() -> list[str]:
     """A few lines for each schedule: when, what, and what came of it last."""
     with server() as client:
         lines = []
-        for each in sorted(_scheduled(client), key=lambda each: each.name):
+        for each in _scheduled(client):
             when = " and ".join(_when(one.schedule) for one in each.schedules) or "never by itself"
             lines += [
                 f"rml/{each.name}: {when}" + (" (paused)" if each.paused else ""),

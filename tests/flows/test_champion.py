@@ -1,0 +1,139 @@
+"""A champion's folder: the pointer is always whole, and what a killed process left undone is done by the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows import champion
+from flows.champion import CHAMPION, HISTORY, Champions, Round, point_to
+from rml_core.config.problem import RunFailed
+
+
+class Killed(BaseException):
+    """The process is gone: nothing of it is caught."""
+
+
+def decided(champions: Champions, promoted: bool = True, content: str | None = None) -> Round:
+    """A round that has come to its decision, whose checkpoint holds `content`."""
+    made = champions.begin(f"run{len(champions.rounds())}")
+    checkpoint = made.path / "checkpoints" / "model_checkpoint_1.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text(content or f"weights of round {made.number}")
+    row: dict[str, Any] = {"round": made.number, "promoted": promoted, "why": "..."}
+    row["challenger"] = {"checkpoint": str(checkpoint.relative_to(champions.folder)), "value": float("nan")}
+    made.decide(row)
+    return made
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=4), st.integers(0, 60))
+@settings(max_examples=30, deadline=None)
+def test_a_kill_at_any_moment_leaves_a_whole_pointer_and_nothing_undone(rounds: list[bool], moment: int):
+    """At any call to the system: what is there is the old or the new champion, and whoever comes next settles it."""
+    with tempfile.TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
+        champions = Champions(Path(temporary))
+        for promoted in rounds[:-1]:
+            decided(champions, promoted)
+            champions.settle()
+        old = (champions.folder / CHAMPION).read_text() if champions.champion else None
+        last = decided(champions, rounds[-1])
+        new = f"weights of round {last.number}" if rounds[-1] else old
+        left = moment
+
+        def killing(function: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                return function(*arguments, **options)
+
+            return call
+
+        told: list[int] = []
+        for name in ("link", "replace", "open", "fsync", "listdir"):
+            patch.setattr(champion.os, name, killing(getattr(os, name)))
+        with contextlib.suppress(Killed):
+            champions.settle(lambda row: told.append(row["round"]))
+        patch.undo()
+        assert (champions.champion.read_text() if champions.champion else None) in (old, new)
+        assert len(champions.history()) in (len(rounds) - 1, len(rounds))
+        champions.settle(lambda row: told.append(row["round"]))
+        assert (champions.champion.read_text() if champions.champion else None) == new
+        assert [row["promoted"] for row in champions.history()] == rounds
+        assert champions.settle() == []
+        assert set(told) == ({last.number} if rounds[-1] else set())
+        champions.prune(1, last)
+        assert [each.number for each in champions.rounds()][-1] == last.number
+
+
+def test_readers_see_the_old_or_the_new_champion_and_never_less(tmp_path: Path):
+    size = 1 << 16
+    contents = [bytes([index]) * size for index in range(6)]
+    for index, content in enumerate(contents):
+        (tmp_path / f"{index}.pt").write_bytes(content)
+    pointer, seen, done = tmp_path / CHAMPION, set(), threading.Event()
+    point_to(tmp_path / "0.pt", pointer)
+
+    def look() -> None:
+        while not done.is_set():
+            seen.add(pointer.read_bytes())
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for turn in range(100):
+        point_to(tmp_path / f"{turn % 6}.pt", pointer)
+    done.set()
+    reader.join()
+    assert seen <= set(contents)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"{index}.pt" for index in range(6)), CHAMPION]
+
+
+def test_where_a_file_has_one_name_only_the_champion_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(champion.os, "link", refuse)
+    (tmp_path / "a.pt").write_text("weights")
+    point_to(tmp_path / "a.pt", tmp_path / CHAMPION)
+    assert (tmp_path / CHAMPION).read_text() == "weights"
+    assert not os.path.samefile(tmp_path / "a.pt", tmp_path / CHAMPION)
+    with pytest.raises(
+        RunFailed, match=rf"^{tmp_path}/{CHAMPION}: No such file or directory; the champion is who it was$"
+    ):
+        point_to(tmp_path / "b.pt", tmp_path / CHAMPION)
+    assert (tmp_path / CHAMPION).read_text() == "weights"
+
+
+def test_rounds_are_removed_but_for_the_newest_the_champions_and_the_last(tmp_path: Path):
+    champions = Champions(tmp_path)
+    for promoted in (True, False, True, False, False, False, False):
+        last = decided(champions, promoted)
+        champions.settle()
+    unsaid = tmp_path / "rounds" / "0001" / "round.json"
+    unsaid.unlink()
+    assert champions.prune(2, last) == [1, 2, 4, 5]
+    assert sorted(os.listdir(tmp_path / "rounds")) == ["0003", "0006", "0007"]
+    assert champions.champion is not None
+    assert champions.champion.read_text() == "weights of round 3"
+    assert [row["round"] for row in champions.history()] == [1, 2, 3, 4, 5, 6, 7]
+    assert champions.begin("another").number == 8
+
+
+def test_a_number_that_json_has_no_word_for_is_null_and_a_damaged_history_is_named(tmp_path: Path):
+    champions = Champions(tmp_path)
+    decided(champions)
+    champions.settle()
+    assert json.loads((tmp_path / HISTORY).read_text())["challenger"]["value"] is None
+    (tmp_path / HISTORY).write_text("{\n")
+    with pytest.raises(RunFailed, match=r"history\.jsonl is damaged: .*; mend it, or move the folder away$"):
+        champions.history()
