@@ -18,18 +18,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from flows.command_line import place, say_problems
-from rml_core.check import Collected, check, check_resume, check_without_data
+from flows.parameters import KINDS, Asked, Kind, kind_of, problems_of
+from rml_core.check import Collected
 from rml_core.config.paths import folder_of, is_path_field, resolve
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 from rml_core.config.remote import text_of
-from rml_core.run import ROOT, RunFile, json_of, read, read_json, with_settings
-from tasks.cluster import check_address
+from rml_core.config.section import keys_of
+from rml_core.config.trust import PREFIX
+from rml_core.run import ROOT, RunFile, json_of, read_json, root_of, with_settings
 from tasks.load import cache_folder
-from tasks.ranks import refuse_several
-
-# The parameters of the flow behind each deployment; those of `rml schedule` are retrainings of another name.
-RUN = (ROOT, "app", "base", "resume", "ranks", "scheduler")
-PARAMETERS: dict[str, tuple[str, ...]] = {"train": RUN, "evaluate": RUN, "retrain": RUN}
 
 DEPLOYMENT = re.compile(r"train|evaluate|retrain(-.+)?")
 
@@ -37,8 +34,6 @@ DEPLOYMENT = re.compile(r"train|evaluate|retrain(-.+)?")
 MOST_PARAMETER_BYTES = 500_000
 
 VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
-# Variables of this prefix are the worker's: it expands them, by what they are there.
-OF_WORKER = "RML_"
 
 
 class Submitted(NamedTuple):
@@ -85,35 +80,58 @@ def parameters_of(
     Raises:
         Refused: with every problem.
     """
-    mapping, overrides = given.mapping, dict(overrides or {})
+    kind = kind_of(deployment)
     collected = Collected()
-    known = PARAMETERS[_kind(deployment)]
-    others: dict[str, Any] = {}
-    if isinstance(mapping, Mapping) and ROOT in mapping:
-        others = {key: value for key, value in mapping.items() if key != ROOT}
-        collected.problems += [
-            Problem(key, "unknown key", listed(known), nearest(key, known)) for key in others if key not in known
-        ]
-        mapping = {ROOT: mapping[ROOT]}
-    if settings:
-        mapping = collected.of(with_settings, mapping, list(settings))
-    others = {key: value for key, value in {**others, **overrides}.items() if key in known}
-    base = collected.of(_base, others.get("base"), given.folder) or given.folder
-    collected.problems += _problems_of(others)
-    warnings: tuple[str, ...] = ()
-    if mapping is not None:
-        app = others.get("app")
-        run = collected.of(read, mapping, base)
-        if run is not None:
-            run = replace(run, source=given.source)
-            look = with_data and not _of_worker(run.mapping[ROOT])
-            checked = collected.of(check if look else check_without_data, run, app if isinstance(app, str) else None)
-            warnings = checked.warnings if checked is not None else ()
-    collected.end()
-    assert mapping is not None
-    section = expanded(mapping[ROOT])
-    others = {key: value for key, value in others.items() if value is not None}
-    return Submitted(within_limit({**others, ROOT: section, "base": text_of(base)}), warnings)
+    mapping = _known(given.mapping, kind, collected)
+    if settings and (changed := collected.of(with_settings, {ROOT: mapping.get(ROOT)}, list(settings))) is not None:
+        mapping = {**mapping, **changed}
+    mapping |= {key: value for key, value in (overrides or {}).items() if key in kind.names}
+    sent = {key: value for key, value in mapping.items() if value is not None}
+    base = collected.of(_base, sent.get("base"), given.folder) or given.folder
+    if isinstance(sent.get(ROOT), dict):
+        sent[ROOT] = expanded(sent[ROOT])
+    for key in kind.paths:
+        if isinstance(sent.get(key), str):
+            sent[key] = _expanded(sent[key])
+            if key in KINDS["retrain"].paths and PREFIX not in sent[key]:
+                # A run file elsewhere has a base of its own.
+                sent[key] = text_of(collected.of(resolve, sent[key], given.folder) or given.folder)
+    scheduled = deployment not in KINDS
+    asked = Asked(sent, base, given.source, with_data and not _of_worker(sent), scheduled)
+    alone = problems_of(asked, kind)
+    wrong = {problem.where for problem in alone}
+    collected.problems += alone
+    right = replace(asked, parameters={key: value for key, value in sent.items() if key not in wrong})
+    warnings = collected.of(kind.check, right) or ()
+    if collected.problems:
+        told = [each for each in collected.problems if each in alone or each.where not in wrong]
+        raise Refused(dict.fromkeys(_named(problem, overrides or {}) for problem in told))
+    if ROOT in sent or deployment == "evaluate" or "base" in sent:
+        sent["base"] = text_of(base)
+    return Submitted(within_limit(sent), warnings)
+
+
+def _known(mapping: Any, kind: Kind, collected: Collected) -> dict[str, Any]:
+    """The parameters of `mapping`, with a problem for each other key. Raises `Refused` where it is none, or where what
+    belongs under `neural_network` stands beside it."""
+    if not isinstance(mapping, Mapping) or (ROOT not in mapping and (kind.needs_file or _is_section(mapping, kind))):
+        root_of(mapping)
+    collected.problems += [
+        Problem(key, "unknown key", listed(kind.names), nearest(key, kind.names))
+        for key in mapping
+        if key not in kind.names
+    ]
+    return {key: value for key, value in mapping.items() if key in kind.names}
+
+
+def _named(problem: Problem, options: Mapping[str, Any]) -> Problem:
+    """What the checks of commands call an option is a parameter, unless it was given as an option."""
+    name = problem.where.removeprefix("--")
+    return problem if problem.where == name else replace(problem, where=f"--{name}" if name in options else name)
+
+
+def _is_section(mapping: Mapping[str, Any], kind: Kind) -> bool:
+    return set(mapping) <= set(keys_of(RunFile)) and not set(mapping) <= set(kind.names)
 
 
 def parameters_for_prefect(deployment: str, given: str, overrides: Sequence[str], api_url: str | None) -> str:
@@ -165,9 +183,7 @@ def submit_command(
 
     name = deployment.removeprefix("rml/")
     if DEPLOYMENT.fullmatch(name) is None:
-        raise Refused(
-            [Problem("--deployment", f"{shown(deployment)} does not fit", listed([*PARAMETERS, "retrain-NAME"]))]
-        )
+        raise Refused([Problem("--deployment", f"{shown(deployment)} does not fit", listed([*KINDS, "retrain-NAME"]))])
     with_data = is_here(watching.api_url()) and not skip_data
     made = parameters_of(from_file(file), name, settings=settings, overrides=overrides, with_data=with_data)
     say_warnings(file, made)
@@ -198,7 +214,7 @@ def _known_overrides(texts: Sequence[str], deployment: str) -> dict[str, Any]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if equals and key in PARAMETERS[_kind(deployment)] and key != ROOT:
+        if equals and key in kind_of(deployment).names and key != ROOT:
             with suppress(ValueError):
                 value = json.loads(value)
             found[key] = value
@@ -212,10 +228,6 @@ def is_here(api_url: str | None) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _kind(deployment: str) -> str:
-    return deployment if deployment in PARAMETERS else "retrain"
-
-
 def _base(given: Any, folder: Any) -> Any:
     if given is None:
         return folder
@@ -224,27 +236,6 @@ def _base(given: Any, folder: Any) -> Any:
             [Problem("base", f"{shown(given)} is not a string", "the folder that relative paths are against")]
         )
     return resolve(given, folder)
-
-
-def _problems_of(others: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the flow's other parameters, each by its name."""
-    problems = []
-    checks = {"app": _is_text, "resume": check_resume, "ranks": refuse_several, "scheduler": check_address}
-    for key, of_key in checks.items():
-        if (value := others.get(key)) is None:
-            continue
-        if key != "ranks" and not isinstance(value, str):
-            problems.append(Problem(key, f"{shown(value)} is not a string"))
-            continue
-        try:
-            of_key(value)  # type: ignore[operator]
-        except Refused as refused:
-            problems += [replace(problem, where=problem.where.removeprefix("--")) for problem in refused.problems]
-    return problems
-
-
-def _is_text(given: Any) -> None:
-    """What an app's name may be is said with the run file's problems."""
 
 
 def paths_of(section: Any, model: type[BaseModel] = RunFile) -> Iterator[tuple[dict[str, Any], str]]:
@@ -260,27 +251,27 @@ def paths_of(section: Any, model: type[BaseModel] = RunFile) -> Iterator[tuple[d
             yield section, name
 
 
-def _of_worker(section: dict[str, Any]) -> bool:
+def _of_worker(sent: Mapping[str, Any]) -> bool:
     """Some path is where a variable of the worker says."""
-    found = (name for held, key in paths_of(section) for name in _variables(held[key]))
-    return any(name.startswith(OF_WORKER) for name in found)
-
-
-def _variables(text: str) -> list[str]:
-    return [one or other for one, other in VARIABLE.findall(text)]
+    texts = [held[key] for held, key in paths_of(sent.get(ROOT))]
+    texts += [value for value in sent.values() if isinstance(value, str)]
+    return any((one or other).startswith(PREFIX) for text in texts for one, other in VARIABLE.findall(text))
 
 
 def expanded(section: dict[str, Any]) -> dict[str, Any]:
     """A copy of `section` whose paths have no `~` and no variables left but those of the worker (`RML_...`)."""
     copy: dict[str, Any] = json.loads(json.dumps(section))
+    for held, key in paths_of(copy):
+        held[key] = _expanded(held[key])
+    return copy
 
+
+def _expanded(path: str) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        return match[0] if name.startswith(OF_WORKER) else os.environ.get(name, match[0])
+        return match[0] if name.startswith(PREFIX) else os.environ.get(name, match[0])
 
-    for held, key in paths_of(copy):
-        held[key] = VARIABLE.sub(value, os.path.expanduser(held[key]))
-    return copy
+    return VARIABLE.sub(value, os.path.expanduser(path))
 
 
 def within_limit(parameters: dict[str, Any]) -> dict[str, Any]:

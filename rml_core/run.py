@@ -115,7 +115,7 @@ def read(
     else:
         mapping = read_json(source)
         folder = folder_of(source) if base is None else _folder(base)
-    section = _root(mapping)
+    section = root_of(mapping)
     problems: list[Problem] = []
     file: RunFile | None = None
     graph: Graph | None = None
@@ -145,7 +145,7 @@ def with_settings(mapping: Mapping[str, Any], settings: list[str]) -> dict[str, 
     Raises:
         Refused: a setting without `=`, or one that leads through something that is not an object; `mapping` is none.
     """
-    _root(mapping)
+    root_of(mapping)
     changed: dict[str, Any] = json.loads(json.dumps(mapping))
     problems = []
     for setting in settings:
@@ -287,7 +287,8 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _root(mapping: Any) -> dict[str, Any]:
+def root_of(mapping: Any) -> dict[str, Any]:
+    """What stands under `neural_network`. Raises `Refused` where it does not, or does not alone."""
     allowed = f'one object, {{"{ROOT}": {{...}}}}'
     if not isinstance(mapping, Mapping):
         raise Refused([Problem("run file", f"{shown(mapping)} is not an object", allowed)])

@@ -1,0 +1,151 @@
+"""The parameters of the flow behind each deployment: their names, which of them are paths, and what makes them right.
+
+Prefect is not imported here: a submission is checked before a server is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rml_core.check import Collected, check, check_resume, check_without_data
+from rml_core.config.problem import Problem, Refused, shown
+from rml_core.config.section import parse
+from rml_core.config.trust import Origin, Reading
+from rml_core.run import ROOT, read, read_json
+from tasks.cluster import check_address
+from tasks.ranks import refuse_several
+
+SENT = Origin.SENT
+RUN_FILE = "run_file"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is submitted, its paths as they are sent. `base`: what relative ones are against; `source`: the file it
+    stands in; `with_data`: the data files are seen from here."""
+
+    parameters: Mapping[str, Any]
+    base: Any
+    source: Any
+    with_data: bool
+    scheduled: bool = False
+
+    def of(self, *names: str) -> dict[str, Any]:
+        """Those of the parameters that are given."""
+        return {name: self.parameters[name] for name in names if self.parameters.get(name) is not None}
+
+    @property
+    def app(self) -> str | None:
+        given = self.parameters.get("app")
+        return given if isinstance(given, str) else None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A flow. `check` gives warnings, and raises `Refused`; `paths` are those beside the run file's own."""
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    check: Callable[[Asked], tuple[str, ...]]
+    needs_file: bool = False
+
+
+def _train(asked: Asked) -> tuple[str, ...]:
+    run = replace(read({ROOT: asked.parameters[ROOT]}, asked.base, SENT), source=asked.source)
+    if asked.with_data:
+        return check(run, asked.app).warnings
+    check_without_data(run, asked.app)
+    return ()
+
+
+def _evaluate(asked: Asked) -> tuple[str, ...]:
+    from flows.evaluation import PLACES, Given, evaluating, evaluation
+
+    section = asked.parameters.get(ROOT)
+    given = Given(**asked.of(*PLACES))
+    if asked.with_data and (section is None or isinstance(section, Mapping)):
+        return evaluation(given, section, asked.base, asked.app).warnings
+    if section is not None:
+        made = evaluating(section, given) if isinstance(section, Mapping) else section
+        check_without_data(read({ROOT: made}, asked.base, SENT), asked.app)
+    return ()
+
+
+def _retrain(asked: Asked) -> tuple[str, ...]:
+    from flows.retraining import Retraining, planned
+
+    collected = Collected()
+    wanted = collected.of(parse, Retraining, asked.of(*Retraining.model_fields), "")
+    file, section = asked.parameters.get(RUN_FILE), asked.parameters.get(ROOT)
+    warnings: tuple[str, ...] = ()
+    if (file is None) == (section is None):
+        if file is not None or not asked.scheduled:
+            what = "is missing" if file is None else "stands beside neural_network, and both are the run file"
+            remedy = "give the file's path, or its content as neural_network"
+            collected.problems.append(Problem(RUN_FILE, what, remedy=remedy))
+    else:
+        warnings = collected.of(_round, asked, planned, wanted or Retraining(), file, section) or ()
+    collected.end()
+    return warnings
+
+
+def _round(asked: Asked, planned: Any, wanted: Any, file: Any, section: Any) -> tuple[str, ...]:
+    from rml_core.config.paths import folder_of
+
+    if file is not None and not (asked.with_data and isinstance(file, str)):
+        return ()
+    mapping = {ROOT: section} if file is None else read_json(file)
+    base = asked.base if file is None or asked.of("base") else folder_of(file)
+    if asked.with_data:
+        warnings: tuple[str, ...] = planned(wanted, mapping, base, asked.app, None, SENT).checked.warnings
+        return warnings
+    check_without_data(read(mapping, base, SENT), asked.app)
+    return ()
+
+
+def problems_of(asked: Asked, kind: Kind) -> list[Problem]:
+    """What is wrong with the parameters beside the run file, each by itself."""
+    problems = []
+    for name, given in asked.parameters.items():
+        if name in kind.paths and isinstance(given, str):
+            problem = Reading(asked.base, SENT).problem(given, name)
+            problems += [problem] if problem is not None else []
+        if name in ("app", *kind.paths) and not isinstance(given, str):
+            problems.append(Problem(name, f"{shown(given)} is not a string"))
+        elif name in CHECKS:
+            if name not in ("ranks", "test_batch_size") and not isinstance(given, str):
+                problems.append(Problem(name, f"{shown(given)} is not a string"))
+                continue
+            try:
+                CHECKS[name](given)
+            except Refused as refused:
+                problems += refused.problems
+    return problems
+
+
+def _batch_size(given: Any) -> None:
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise Refused([Problem("test_batch_size", f"{shown(given)} does not fit", "an integer, 1 or more")])
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "resume": check_resume,
+    "ranks": refuse_several,
+    "scheduler": check_address,
+    "test_batch_size": _batch_size,
+}
+
+_EVALUATED = ("checkpoint", "test_input_path", "test_target_path", "outfile", "test_output_path", "hdf5_outfile")
+_RETRAINED = (RUN_FILE, "champion", "if_unchanged", "warm_start", "metric", "margin", "keep")
+# Those that `rml schedule` makes are retrainings of another name.
+KINDS = {
+    "train": Kind((ROOT, "app", "base", "resume", "ranks", "scheduler"), (), _train, needs_file=True),
+    "evaluate": Kind((*_EVALUATED, ROOT, "test_batch_size", "app", "base", "scheduler"), _EVALUATED, _evaluate),
+    "retrain": Kind((ROOT, *_RETRAINED, "app", "base", "ranks", "scheduler"), (RUN_FILE, "champion"), _retrain),
+}
+
+
+def kind_of(deployment: str) -> Kind:
+    return KINDS.get(deployment, KINDS["retrain"])
