@@ -1,0 +1,107 @@
+"""Disasters of every kind to real runs of a real service, each at random moments: `chaos.py` has them in one table.
+
+Every run has to end well by itself, or after `prefect flow-run retry`, and to leave what an undisturbed one leaves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def _chaos() -> Any:
+    spec = importlib.util.spec_from_file_location("rml_chaos", Path(__file__).with_name("chaos.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["rml_chaos"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+chaos = _chaos()
+
+
+@pytest.fixture(scope="module")
+def campaign(put_up: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    def one(home: Path) -> Any:
+        runs = ("--gpu-runs", "0", "--cpu-runs", str(chaos.SIDE_BY_SIDE))
+        return put_up(home, *runs, environment={**chaos.ENVIRONMENT, "RML_LOST_SECONDS": "35"})
+
+    with chaos.campaign(tmp_path_factory.mktemp("survival"), 6, one) as campaign:
+        campaign.reference(False)
+        yield campaign
+        assert campaign.stray() == []
+
+
+def disturbed(campaign: Any, *kinds: str) -> list[Any]:
+    """Runs side by side, each of which is disturbed at a moment of its own, when they have ended."""
+    runs = [campaign.submit(kind, volume="dask" in kind) for kind in kinds]
+    campaign.disturb_all(runs)
+    assert [(run.kind, run.position, run.wrong) for run in runs if run.wrong] == []
+    return runs
+
+
+def test_the_process_of_a_run_is_killed_or_told_to_end(campaign: Any):
+    runs = disturbed(campaign, "kill_flow", "end_flow", "kill_flow")
+    assert [run.retries for run in runs] == [0, 0, 0]
+
+
+def test_the_worker_is_killed_or_told_to_end(campaign: Any):
+    """The run of a killed worker goes on; one that a worker has told to end goes on when the worker is back."""
+    runs = disturbed(campaign, "kill_worker", "end_worker")
+    assert [run.retries for run in runs] == [0, 0]
+
+
+def test_the_server_is_killed_or_told_to_end(campaign: Any):
+    runs = disturbed(campaign, "kill_server", "end_server")
+    assert [run.retries for run in runs] == [0, 0]
+
+
+def test_a_run_is_cancelled_in_the_ui_and_by_the_command(campaign: Any):
+    runs = disturbed(campaign, "cancel_in_ui", "cancel_by_command", "kill_worker_then_cancel")
+    assert all(run.retries == 1 or run.at()[0] == chaos.EPOCHS for run in runs)
+
+
+def test_a_dask_worker_is_killed(campaign: Any):
+    campaign.reference(True)
+    (run,) = disturbed(campaign, "kill_dask_worker")
+    assert run.retries == 0
+
+
+def test_everything_is_killed_at_once(campaign: Any):
+    """Nobody is left to say that the run has ended: the missing heartbeat says so, or the worker when it is back."""
+    runs = disturbed(campaign, "kill_everything", "kill_worker_and_flow")
+    assert [run.retries for run in runs] == [0, 0]
+
+
+def test_a_run_that_is_taken_for_dead_is_not_run_twice(campaign: Any):
+    """The server declares it crashed while it lives: another attempt waits for it, and finds it ended."""
+    run = campaign.submit("declare_crashed")
+    campaign.disturb(run, (2, 1))
+    campaign.finish(run)
+    assert (run.wrong, run.retries) == ([], 0)
+    assert "waits until an earlier one lets go" in campaign.service.log(run.id)
+
+
+def test_one_restart_too_many_ends_failed_and_a_retry_goes_on(campaign: Any):
+    run = campaign.submit("kill_flow")
+    for _ in range(int(chaos.ENVIRONMENT["RML_RETRIES"]) + 1):
+        campaign.disturb(run, (0, 0))
+        until = time.monotonic() + chaos.PATIENCE
+        while campaign.service.processes(run.id) and time.monotonic() < until:
+            time.sleep(0.05)
+    run.position = (0, 0)
+    found = campaign.ended(run)
+    assert found["state_type"] == "FAILED"
+    assert "RML_RETRIES is" in found["state"]["message"]
+    campaign.finish(run)
+    assert (run.wrong, run.retries) == ([], 1)
