@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from httpx import HTTPStatusError
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from rml_core.config.problem import redacted
@@ -33,7 +33,7 @@ SHARE = 0.003
 
 @dataclass(frozen=True)
 class Content:
-    """What an artifact holds. `kind`: markdown, table (as JSON), image (a URL) or progress (percent). `task_run`: whose
+    """What an artifact holds. `kind`: markdown, table (as JSON) or progress (percent). `task_run`: whose
     it is; None: the flow run's, which then needs a key."""
 
     kind: str
@@ -64,7 +64,8 @@ class Board:
         self._closing = self._warned = False
         # What is logged there belongs to this flow run, too.
         context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=(self._work,), name="rml-page", daemon=True)
+        # No daemon: one that is ended in the middle of a drawing takes the process with it. It ends by itself.
+        self._thread = threading.Thread(target=context.run, args=(self._work,), name="rml-page")
         self._started = False
 
     def put(self, place: Hashable, make: Callable[[], Content | None], *, after: float = 0.0) -> None:
@@ -157,12 +158,14 @@ class Board:
 
     def _send(self, client: SyncPrefectClient, place: _Place, content: Content) -> None:
         if place.artifact is not None:
-            change = ArtifactUpdate(data=content.data, description=content.description)
+            change = {"data": content.data, "description": content.description}
             try:
-                client.update_artifact(place.artifact, change)
+                # `update_artifact` would tell of it as an event, too: a dot in the graph for every one.
+                client.request("PATCH", "/artifacts/{id}", json=change, path_params={"id": place.artifact})
                 return
-            except ObjectNotFound:
-                place.artifact = None
+            except HTTPStatusError as error:
+                if error.response.status_code != 404:
+                    raise
         created = client.create_artifact(
             ArtifactCreate(
                 key=content.key,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rml_core.config.problem import Refused, RunFailed, redacted
@@ -83,7 +85,9 @@ def _going_on(begun: Begun | None, run: FlowRun) -> list[str]:
 
 def _file(begun: Begun | None) -> str:
     source = begun.checked.run.source if begun is not None else None
-    return str(source) if source is not None else "FILE"
+    if source is None:
+        return "FILE"
+    return shlex.quote(str(source.absolute() if isinstance(source, Path) else source))
 
 
 def _commands(*lines: str) -> list[str]:

@@ -16,7 +16,7 @@ from uuid import UUID
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.states import Completed
 
-from flows import report
+from flows import device_slots, report
 from flows.begun import Begun
 from flows.page import words
 from flows.page.board import BETWEEN, Board, Content
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Seconds until curves are drawn the first time: a run that is over by then has them at its end.
 FIRST_CURVES = 20.0
+# The log has them all.
+MOST_WARNINGS = 50
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Page(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """What the run warns of stands on its page."""
         text = record.getMessage().removeprefix("warning: ")
-        if text not in self._warnings:
+        if text not in self._warnings and len(self._warnings) < MOST_WARNINGS:
             self._warnings.append(text)
             self._summarize()
 
@@ -98,12 +100,12 @@ class Page(logging.Handler):
         self._summarize()
 
     def _summarize(self, ended: bool = False) -> None:
-        begun, history = self._begun, list(self._history)
+        begun, history, warnings = self._begun, self._history, tuple(self._warnings)
         if begun is None:
             return
 
         def make() -> Content:
-            text = words.summary(begun, history, self._warnings, ended)
+            text = words.summary(begun, history, warnings, ended)
             return Content("markdown", text, "what is run, where its outputs are, warnings", "summary")
 
         self._board.put("summary", make)
@@ -178,7 +180,7 @@ class Page(logging.Handler):
         sections = report.sections(outcome)
         if sections is not None:
             said = "sections through the prediction, beside what it was made of"
-            self._put("sections", "image", _url(sections), said)
+            self._put("sections", "markdown", _picture("sections", sections), said)
         self._summarize(ended=True)
 
     @property
@@ -195,11 +197,12 @@ class Page(logging.Handler):
 
 def _curves(picture: bytes, history: list[dict[str, Any]]) -> Content:
     said = f"curves, and test samples with what the network makes of them, after epoch {history[-1]['epoch']}"
-    return Content("image", _url(picture), said, "curves")
+    return Content("markdown", _picture("curves", picture), said, "curves")
 
 
-def _url(picture: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+def _picture(name: str, picture: bytes) -> str:
+    """Within markdown: an artifact that is an image by itself shows its URL as well, which here is its bytes."""
+    return f"![{name}](data:image/png;base64,{base64.b64encode(picture).decode()})"
 
 
 @contextmanager
@@ -214,7 +217,7 @@ def page(anew: str = SUBMIT) -> Iterator[Page]:
     shown = Page(board, FlowRun(str(run.id), anew if run.deployment_id is not None else None))
     log.addHandler(shown)
     try:
-        with listening(shown):
+        with listening(shown), device_slots.shown(f"flow run {run.name}", run.id):
             try:
                 yield shown
             except BaseException as error:

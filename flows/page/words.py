@@ -29,6 +29,7 @@ COLUMNS = {
     "memory_mb": "memory (MB)",
     "gpu_memory_mb": "GPU memory (MB)",
 }
+HEADLINE = ("train_loss", "test_loss", "accuracy")
 # Characters of a run file on its page: a network written out can have millions.
 LONGEST = 100_000
 
@@ -65,7 +66,7 @@ def _figure(key: str, value: Any) -> Any:
         return ""
     if key.endswith(("_per_s", "_mb")):
         return round(value)
-    return value if isinstance(value, int) else f"{value:.5g}"
+    return value if key == "epoch" else f"{value:.5g}"
 
 
 def headline(history: Sequence[Mapping[str, Any]], last: int) -> str:
@@ -73,20 +74,16 @@ def headline(history: Sequence[Mapping[str, Any]], last: int) -> str:
     if not history:
         return "no epoch is complete yet"
     row = history[-1]
-    figures = [
-        f"{COLUMNS[key]} {_figure(key, row[key])}"
-        for key in ("train_loss", "test_loss", "accuracy")
-        if _is_number(row.get(key))
-    ]
+    figures = {key: _figure(key, row[key]) for key in HEADLINE if _is_number(row.get(key))}
     for key, choose in (("accuracy", max), ("test_loss", min)):
         rows = [each for each in history if _is_number(each.get(key))]
-        if len(rows) > 1:
+        if len(rows) > 1 and key in figures:
             best = choose(rows, key=lambda each: each[key])
-            what = "" if key == "accuracy" else f"{COLUMNS[key]} "
-            figures[-1] += f" (best: {what}{_figure(key, best[key])} in epoch {best['epoch']})"
+            figures[key] += f" (best: {_figure(key, best[key])} in epoch {best['epoch']})"
             break
+    said = ", ".join(f"{COLUMNS[key]} {figure}" for key, figure in figures.items())
     what = f"epoch {row['epoch']} of {last}" if last > 1 else f"epoch {row['epoch']}"
-    return f"{what}: {', '.join(figures)}" if figures else what
+    return f"{what}: {said}" if said else what
 
 
 def network(begun: Begun) -> str:
