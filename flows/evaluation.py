@@ -178,7 +178,9 @@ def _loads(section: Mapping[str, Any] | None) -> bool:
 
 def _as_parameters(given: Given, problems: tuple[Problem, ...]) -> list[Problem]:
     """Each problem at the parameter that brought it in."""
-    places = {f"{ROOT}.{PLACES[field.name]}": field.name for field in fields(given) if getattr(given, field.name)}
+    places = {
+        f"{ROOT}.{PLACES[field.name]}": field.name for field in fields(given) if getattr(given, field.name) is not None
+    }
     return [replace(problem, where=places.get(problem.where, problem.where)) for problem in problems]
 
 

@@ -267,8 +267,10 @@ def _last(client: SyncPrefectClient, deployment: DeploymentResponse) -> str:
     if not runs or runs[0].state is None:
         return "not yet"
     state = runs[0].state
-    said = (state.message or "").splitlines()
-    return f"{_time(state.timestamp)}: {state.name}" + (f": {said[0]}" if said else "")
+    said = (state.message or "").splitlines()[:1] or [state.name or ""]
+    # How a round has ended stands in its message.
+    name = "" if state.type == StateType.COMPLETED else f"{state.name}: "
+    return f"{_time(state.timestamp)}: {name}{said[0]}"
 
 
 def _next(client: SyncPrefectClient, deployment: DeploymentResponse) -> str:
