@@ -72,7 +72,7 @@ class Hdf5(Reader):
             refuse_elsewhere(dataset, file.h5, item)
             array = np.empty(dataset.shape, dataset.dtype)
             dataset.read(h5s.ALL, h5s.ALL, array)
-        except (OSError, RuntimeError, ValueError, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
             raise RunFailed(f"{item}: cannot be read: {said(error)}") from None
         return as_sample(array, item, form)
 

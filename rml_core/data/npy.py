@@ -33,7 +33,17 @@ _PARSING = threading.Lock()
 _ZIP = b"PK"
 # Where the local header of a member has the lengths of what follows it: its name, and more.
 _LENGTHS = 26
-_DAMAGED = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    KeyError,
+    MemoryError,
+)
 
 
 class Npy(Reader):
