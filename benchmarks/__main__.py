@@ -8,6 +8,7 @@ import jpeg_folder
 import keras_fit
 import large_volumes
 import losses
+import page
 import phase_overhead
 import startup
 import train_small_cnn
@@ -26,6 +27,7 @@ main(
     build_densenet.rows,
     losses.rows,
     phase_overhead.rows,
+    page.rows,
     cutting.rows,
     blocks.rows,
     volumes.rows,

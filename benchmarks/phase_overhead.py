@@ -27,7 +27,7 @@ from networks import small_cnn_json
 from pictures import KINDS, classes
 from product import rml
 
-SIZE, BATCH, BOUND = 28, 16, 0.008
+SIZE, BATCH, BOUND = 28, 16, 0.006
 PATIENCE = 90.0
 
 

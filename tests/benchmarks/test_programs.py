@@ -24,6 +24,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "main(rows)" in path
         "keras_fit",
         "build_densenet",
         "losses",
+        "page",
         "phase_overhead",
         "cutting",
         "blocks",
