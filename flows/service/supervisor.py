@@ -47,7 +47,6 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 PROGRAM = """
 [program:{name}]
 command={command}
-environment={environment}
 directory={folder}
 priority={priority}
 autostart=false
@@ -69,16 +68,15 @@ def configuration(state: State, options: Options) -> str:
     user = "user=root\n" if os.getuid() == 0 else ""
     text = HEAD.format(user=user, **places)
     serve = ["-m", "prefect", "server", "start", "--host", options.host, "--port", str(options.port)]
-    text += _program(SERVER, serve, {}, priority=1, stop=20, **places)
+    text += _program(SERVER, serve, priority=1, stop=20, **places)
     for pool in WORKERS:
-        text += _program(pool, ["-m", "flows.service.worker", pool], {}, priority=2, stop=STOP_SECONDS, **places)
+        text += _program(pool, ["-m", "flows.service.worker", pool], priority=2, stop=STOP_SECONDS, **places)
     return text
 
 
-def _program(name: str, arguments: list[str], environment: dict[str, str], **values: Any) -> str:
+def _program(name: str, arguments: list[str], **values: Any) -> str:
     command = _literal(shlex.join([sys.executable, *arguments]))
-    listed = ",".join(f'{key}="{_literal(value)}"' for key, value in environment.items())
-    return PROGRAM.format(name=name, command=command, environment=listed, **values)
+    return PROGRAM.format(name=name, command=command, **values)
 
 
 def _literal(text: str) -> str:
