@@ -168,6 +168,7 @@ def test_restarts_count_since_somebody_started_the_run():
     assert restarts([]) == restarts(begun) == 0
     assert restarts([*begun, *again]) == 1
     assert restarts([*begun, *again, *again]) == 2
+    assert restarts([*begun, state("SCHEDULED", RESTARTED), *again]) == 1
     assert restarts([*begun, *again, *by_hand]) == 0
     assert restarts([*begun, *again, *by_hand, *again]) == 1
 

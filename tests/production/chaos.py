@@ -154,6 +154,8 @@ class Campaign:
         self.dask: list[subprocess.Popen[bytes]] = []
         self.scheduler = ""
         self.number = 0
+        # Seconds for which the server is away.
+        self.away = 10.0
         self.references: dict[bool, Run] = {}
 
     # What happens to a run: each gives the seconds that the server may be away.
@@ -208,6 +210,16 @@ class Campaign:
         self.kill_flow(run)
         if run.volume:
             self.kill_dask_worker(run)
+
+    def server_away(self, run: Run) -> None:
+        """Nobody starts it again for a while."""
+        from flows.service.state import State
+        from flows.service.supervisor import Supervisor
+
+        supervisor = Supervisor(State(self.service.state))
+        supervisor.stop("server")
+        time.sleep(self.away)
+        supervisor.start("server")
 
     def declare_crashed(self, run: Run) -> None:
         """As the automation does that hears no heartbeat."""
@@ -474,6 +486,7 @@ KINDS = [
     "kill_worker_and_flow",
     "kill_everything",
     "declare_crashed",
+    "server_away",
 ]
 
 
@@ -514,6 +527,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", choices=KINDS, help="these alone")
+    parser.add_argument("--away", type=float, default=10.0, help="seconds for which the server is away")
     parser.add_argument("--keep", action="store_true", help="leave the folder")
     given = parser.parse_args()
     kinds = given.kind or KINDS
@@ -524,6 +538,7 @@ def main() -> int:
     # Told to end, it takes its service down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with campaign(home, given.seed) as found:
+        found.away = given.away
         due = [kinds[index % len(kinds)] for index in range(given.kills)]
         found.random.shuffle(due)
         for kind in {"kill_dask_worker" in due, False}:
