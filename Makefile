@@ -10,7 +10,7 @@ PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 pyth
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint docs bench peers
+.PHONY: help setup demo test test-slow chaos lint docs bench peers
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -25,10 +25,13 @@ demo: $(VENV)/demo.stamp ## learn handwritten digits, and the grey matter of a b
 	$(BIN)/rml run data_samples/brain_bricks.json
 
 test: $(VENV)/dev.stamp ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
-test-slow: $(VENV)/dev.stamp ## run the tests that take longer (one needs h5dump: Debian has it in hdf5-tools)
+test-slow: $(VENV)/dev.stamp ## run the tests that take longer (Debian has what they need in hdf5-tools, chromium, postgresql)
 	$(BIN)/python -m pytest -m slow
+
+chaos: $(VENV)/dev.stamp ## kill what runs at 100 random moments, and see that nothing is lost
+	$(BIN)/python tests/production/chaos.py --kills 100
 
 lint: $(VENV)/dev.stamp ## check style, formatting, types and the direction of imports
 	$(BIN)/ruff check
