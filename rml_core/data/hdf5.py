@@ -162,6 +162,8 @@ class OpenFile:
 def said(error: Exception) -> str:
     """HDF5 says what it was doing, and in parentheses why that went wrong."""
     text = reason(error)
+    if isinstance(error, MemoryError):
+        return text
     why = re.search(r"\((.*)\)", text)
     return why[1] if why else text
 
