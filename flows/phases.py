@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +133,8 @@ def execute(
             # Not before now: what stops a run until here leaves the logs of the one before.
             at = (position.epoch, position.batch) if position is not None else (0, 0)
             log.start(places.logs, *at, evaluates=checked.test is not None)
+        if places.tensorboard is not None:
+            held.enter_context(_watched(checked, places.tensorboard, position, planned))
         with _closing(stage.ranks), deferred(lambda: ranks.stop(stage.ranks)) as interruption:
             file = checked.run.file
             assembling = None
@@ -185,6 +187,14 @@ def _named(phase: str) -> Iterator[None]:
     except Exception as error:
         text = " ".join(str(error).split())
         raise RunFailed(f"{phase}: {type(error).__name__}: {text}") from error
+
+
+def _watched(checked: Checked, folder: Path, position: Position | None, planned: Plan) -> AbstractContextManager[None]:
+    """What TensorBoard is to show goes to `folder`."""
+    from flows.tensorboard_log import written
+
+    epoch, batch = (position.epoch, position.batch) if position is not None else (0, 0)
+    return written(folder, epoch, batch, planned.batches["train"], checked.test is not None)
 
 
 def _keeping(do: Do, held: ExitStack) -> Do:

@@ -32,6 +32,7 @@ class Places:
     output: AnyPath | None
     debug: Path | None
     prediction: AnyPath | None = None
+    tensorboard: Path | None = None
 
     @classmethod
     def of(cls, checked: Checked) -> Places:
@@ -39,12 +40,14 @@ class Places:
         save = file.checkpoints.save if file.checkpoints is not None else None
         output, prediction = file.data.test_output_path, file.data.hdf5_outfile
         outfile = Path(str(resolve(file.outfile, base))) if file.outfile is not None else None
+        watched = file.tensorboard if checked.training is not None else None
         return cls(
             logs=LogFiles.beside(outfile) if outfile is not None else None,
             checkpoints=resolve(save, base) if save is not None and checked.training is not None else None,
             output=resolve(output, base) if output is not None and checked.test is not None else None,
             debug=(outfile.parent if outfile is not None else Path.cwd()) if file.debug else None,
             prediction=resolve(prediction, base) if prediction is not None and checked.test is not None else None,
+            tensorboard=Path(str(resolve(watched, base))) if watched is not None else None,
         )
 
     @property
@@ -105,6 +108,8 @@ class Places:
             folders.append(("neural_network.checkpoints.save", self.checkpoints))
         if self.output is not None:
             folders.append(("neural_network.data.test_output_path", self.output))
+        if self.tensorboard is not None:
+            folders.append(("neural_network.tensorboard", self.tensorboard))
         return folders
 
     def written(self) -> list[tuple[AnyPath, str]]:
@@ -121,6 +126,8 @@ class Places:
         if self.output is not None:
             files += _newest(self.output, "output_*.h5")
         files += [(path, "") for path in (self.prediction, self.sections) if path is not None and _is_there(path)]
+        if self.tensorboard is not None:
+            files.append((self.tensorboard, "for tensorboard --logdir"))
         if self.debug is not None:
             files += _newest(self.debug, "network.dot") + _newest(self.debug, "debug_*.json")
         return files

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flows.attempt import Attempt
 
 # What of a run file says how it runs and where it writes, but not what is learned.
-APART = ("outfile", "debug", "debug_interval", "device")
+APART = ("outfile", "debug", "debug_interval", "device", "tensorboard")
 APART_DATA = ("test_output_path", "hdf5_outfile", "hdf5_precision", "hdf5_output", "overlap_blend", "preload")
 # What says which the test samples are, and how they are read.
 OF_TEST = ("test_input_path", "test_target_path", "test_tag", "testing_tag", "test_batch_size", "preload")
@@ -286,6 +286,8 @@ def round_section(section: Mapping[str, Any], current: Round) -> dict[str, Any]:
         data["test_output_path"] = str(current.path / "predictions")
     if data.get("hdf5_outfile") is not None:
         data["hdf5_outfile"] = str(current.path / str(data["hdf5_outfile"]).rstrip("/").rpartition("/")[2])
+    if made.get("tensorboard") is not None:
+        made["tensorboard"] = str(current.path / "tensorboard")
     saving = made.get("checkpoints") or {}
     made["checkpoints"] = {"keep": 1, **saving, "save": str(current.path / "checkpoints")}
     made["checkpoints"].pop("resume", None)

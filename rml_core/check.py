@@ -25,7 +25,7 @@ from rml_core.engine.log import LogFiles
 from rml_core.layers.graph import Graph, Network, infer
 from rml_core.loss.fit import fit
 from rml_core.loss.section import Fitted
-from rml_core.run import ROOT, Run, RunFile
+from rml_core.run import ROOT, Run, RunFile, lacking
 from rml_core.slicers.section import named
 
 Result = TypeVar("Result")
@@ -88,6 +88,7 @@ def check(run: Run, app: str | None = None) -> Checked:
     collected = Collected()
     name = collected.of(apps.named, app)
     _sections(run, name, collected)
+    collected.problems += lacking(file)
     learned = collected.of(_learned, run) if file.data.input_path is None else None
     takes = taking(run.graph)
     training = collected.of(survey, file.data, "training", run.base, None, WHERE, takes)

@@ -27,6 +27,7 @@ FREE = {
     "debug_interval",
     "device",
     "early_stopping",
+    "tensorboard",
     "checkpoints",
     "data.test_output_path",
     "data.hdf5_outfile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -83,6 +84,9 @@ class RunFile(Section):
     """`auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`."""
     early_stopping: EarlyStopping | None = None
     """End training when the evaluation no longer improves."""
+    tensorboard: LogText | None = Field(None, examples=["tensorboard"])
+    """A folder for TensorBoard's logs of training: loss and gradient norm a batch, and everything measured an epoch.
+    Needs the package: `pip install "rml[tensorboard]"`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,14 @@ def read(
         raise Refused(problems)
     place = None if isinstance(source, Mapping) else resolve(source, "") if isinstance(source, str) else source
     return Run(file, graph, mapping, folder.absolute() if isinstance(folder, Path) else folder, place)
+
+
+def lacking(file: RunFile) -> list[Problem]:
+    """What the file asks for and this machine has no package for."""
+    if file.tensorboard is None or importlib.util.find_spec("tensorboard") is not None:
+        return []
+    what, remedy = "the package tensorboard is not installed", 'pip install "rml[tensorboard]"'
+    return [Problem(f"{ROOT}.tensorboard", what, remedy=remedy)]
 
 
 def _folder(base: AnyPath | str) -> AnyPath:

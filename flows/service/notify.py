@@ -72,7 +72,7 @@ def keep(options: Options, url: str | None) -> None:
     from prefect.blocks.webhook import Webhook
     from pydantic import SecretStr
 
-    block = Webhook(url=SecretStr(url), headers={"Content-Type": "application/json"})  # type: ignore[arg-type]
+    block = Webhook(url=SecretStr(url), headers={"Content-Type": "application/json"})
     block.save(BLOCK, overwrite=True)
 
 

@@ -84,26 +84,29 @@ def train(
         if now - fetched > FETCH_EVERY_S:
             fetched = now
             sums.seconds = before + now - began
-            last = _fetch(pending, epoch, sums, log, broken)
-            report(Progress(epoch, number, count, last, sums.samples / sums.seconds))
+            figures = _fetch(pending, epoch, sums, log, broken)
+            report(Progress(epoch, number, count, figures[-1][1], sums.samples / sums.seconds, figures))
         if update and stop():
             sums.stopped = number < count
             break
     sums.seconds = before + time.perf_counter() - began
     if pending.batches:
-        last = _fetch(pending, epoch, sums, log, broken)
-        report(Progress(epoch, sums.batch, count, last, sums.samples / sums.seconds))
+        figures = _fetch(pending, epoch, sums, log, broken)
+        report(Progress(epoch, sums.batch, count, figures[-1][1], sums.samples / sums.seconds, figures))
     return sums
 
 
-def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None, broken: Callable[[np.ndarray], str]) -> float:
-    """Bring the pending figures to the host: log lines, sums; the last loss."""
+def _fetch(
+    pending: _Pending, epoch: int, sums: Sums, log: Path | None, broken: Callable[[np.ndarray], str]
+) -> tuple[tuple[int, float, float], ...]:
+    """Bring the pending figures to the host: log lines, sums; gives (batch, loss, norm) of each."""
     figures = torch.stack([torch.stack(pending.losses).double(), torch.stack(pending.norms).double()]).tolist()
     lines = []
-    last = math.nan
+    fetched = []
     wrong: tuple[int, float, np.ndarray] | None = None
     for (number, indices, time_s), last, norm in zip(pending.batches, *figures, strict=True):
         lines.append(train_line(epoch, number, time_s, last, norm))
+        fetched.append((number, last, norm))
         if not math.isfinite(last):
             wrong = (number, last, indices)
             break
@@ -124,4 +127,4 @@ def _fetch(pending: _Pending, epoch: int, sums: Sums, log: Path | None, broken: 
     pending.losses.clear()
     pending.norms.clear()
     pending.batches.clear()
-    return last
+    return tuple(fetched)

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """What a progress bar shows; `loss` is the last batch's."""
+    """What a progress bar shows; `loss` is the last batch's. `figures`: (batch, loss, gradient norm) of the batches
+    since the last report."""
 
     epoch: int
     batch: int
     batches: int
     loss: float
     samples_per_s: float
+    figures: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
