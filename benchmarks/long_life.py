@@ -72,6 +72,7 @@ class Service:
     dask: list[subprocess.Popen[bytes]] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
     refused: int = 0
+    failed: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         with socket.socket() as one, socket.socket() as two:
@@ -148,10 +149,11 @@ class Service:
             found = self.ask(f"/flow_runs/{run}")
             if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
                 if found["state_type"] != "COMPLETED":
-                    raise RuntimeError(f"{found['name']} is {found['state_name']}: {found['state']['message']}")
+                    self.failed.append(f"{found['name']} is {found['state_name']}: {found['state']['message']}")
+                    print(self.failed[-1], file=sys.stderr, flush=True)
                 return
             time.sleep(0.5)
-        raise RuntimeError(f"run {run} did not end")
+        self.failed.append(f"run {run} did not end")
 
     def look(self, runs: int) -> Looked:
         """What there is when nothing is in progress; a run's process may take a moment to go."""
@@ -254,7 +256,8 @@ HEADING = (
 )  # fmt: skip
 
 
-def measured(runs: int, together: int, every: int) -> list[Looked]:
+def measured(runs: int, together: int, every: int) -> tuple[list[Looked], list[str]]:
+    """What was found, look by look, and the runs that did not end well."""
     with service(together) as made:
         print(HEADING, flush=True)
         looked = [made.look(0)]
@@ -270,7 +273,7 @@ def measured(runs: int, together: int, every: int) -> list[Looked]:
                 looked.append(made.look(number + 1))
                 print(line(looked[-1]), flush=True)
         print(f"asked again, because the server was busy: {made.refused} times")
-        return looked
+        return looked, made.failed
 
 
 def main() -> None:
@@ -282,13 +285,13 @@ def main() -> None:
     options = parser.parse_args()
     # Told to end, it takes its service down.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    looked = measured(options.runs, options.together, options.every)
+    looked, failed = measured(options.runs, options.together, options.every)
     if options.json is not None:
         options.json.write_text(json.dumps([vars(each) for each in looked], indent=1))
     grown = {kind: slope(looked[1:], kind) for kind in KINDS}
     print("MB in 100 runs: " + ", ".join(f"{kind} {value:+.1f}" for kind, value in grown.items()))
     first, last = looked[1], looked[-1]
-    problems = [f"{kind} grows" for kind in ("worker", "scheduler", "dask") if grown[kind] > GROWTH_MB]
+    problems = failed + [f"{kind} grows" for kind in ("worker", "scheduler", "dask") if grown[kind] > GROWTH_MB]
     problems += [f"{last.processes} processes are left"] if last.processes else []
     problems += [
         f"{last.left[name] - first.left[name]} files are left in {name}"

@@ -165,8 +165,7 @@ def machines(services: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
     The proxy, the one program that is neither ours nor in Debian's smallest packages, is a name for one of the servers:
     the second one for the services, the first one for everybody else.
     """
-    if os.getuid() != 0:
-        pytest.skip("network namespaces are root's to make")
+    assert os.getuid() == 0, "network namespaces are root's to make"
     folder, logs = tmp_path_factory.mktemp("shared"), tmp_path_factory.mktemp("logs")
     made = Machines(services, folder, logs)
     made.aliases = {name: {"proxy": "server-2" if name == "services" else "server-1"} for name in made.addresses}
