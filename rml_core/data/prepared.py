@@ -32,7 +32,7 @@ from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 Place = Alike | Unlike
 VolumeSide = Literal["inputs", "targets"]
@@ -109,7 +109,7 @@ class Prepared:
         return opened_volume(Item(str(Path(self.folder, f"{side}.npy"))), Form("numpy", mask=form.mask), 0)
 
     def is_whole(self) -> bool:
-        """Whether every file is there with the size it was written with."""
+        """Whether every file is there and was not changed since it was written."""
         return is_whole(Path(self.folder))
 
 
@@ -254,7 +254,7 @@ def _build(survey: Survey, data: Data, folder: Path, map: Map) -> None:  # noqa:
         "names": survey.names,
         "labels": survey.labels,
         **found,
-        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
+        "stored": {file.name: _as_stored(file) for file in sorted(folder.iterdir())},
     }
     with open(folder / MANIFEST, "w") as text:
         json.dump(manifest, text)
@@ -362,16 +362,22 @@ def _manifest(folder: str) -> dict[str, Any]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of a prepared folder is there with the size it was written with, and a volume that is used
-    where it lies is still what it was."""
+    """Whether every file of a prepared folder is there and unchanged since it was written, by its size and time, and a
+    volume that is used where it lies is still what it was."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return all((folder / name).stat().st_size == size for name, size in manifest["sizes"].items()) and all(
+        return all(_as_stored(folder / name) == stored for name, stored in manifest["stored"].items()) and all(
             identity(Form(**place["form"]), Item(*manifest[side][0])) == place["identity"]
             for side, place in manifest.get("in_place", {}).items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+
+
+def _as_stored(file: Path) -> list[int]:
+    """Size, and nanoseconds of the last change: to read it all again would take as long as to make it."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _put_in_place(building: Path, folder: Path) -> None:
