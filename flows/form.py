@@ -49,7 +49,7 @@ def _written_out(part: Any, definitions: dict[str, Any]) -> Any:
     return {key: _written_out(value, definitions) for key, value in part.items()}
 
 
-def _told(part: dict[str, Any], name: str = "") -> dict[str, Any]:
+def _told(part: dict[str, Any], name: str = "", required: bool = False) -> dict[str, Any]:
     """`part`, which stands under the key `name`, for the form."""
     told = {key: value for key, value in part.items() if key not in ("default", "discriminator")}
     if name:
@@ -62,16 +62,18 @@ def _told(part: dict[str, Any], name: str = "") -> dict[str, Any]:
         told.pop("oneOf", None)
         told["anyOf"] = choices
         names = choices[0].get("enum", ())
-        if len(names) == 1:
+        if required and len(names) == 1:
             # The name of a choice that was made already.
             del told["anyOf"]
             told |= {"type": "string", "pattern": choices[1]["pattern"], "default": names[0]}
         elif any("properties" in choice for choice in choices) and any(choice == NONE for choice in choices):
             # Otherwise the form would begin with the first choice.
             told["default"] = None
-    for key in ("properties", "patternProperties"):
-        if key in told:
-            told[key] = {each: _told(member, each if key == "properties" else "") for each, member in told[key].items()}
+    needed = told.get("required", ())
+    if "properties" in told:
+        told["properties"] = {key: _told(each, key, key in needed) for key, each in told["properties"].items()}
+    if "patternProperties" in told:
+        told["patternProperties"] = {key: _told(each) for key, each in told["patternProperties"].items()}
     if isinstance(told.get("items"), dict):
         told["items"] = _told(told["items"])
     return told

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from urllib.parse import urlsplit
@@ -225,7 +226,10 @@ def is_here(api_url: str | None) -> bool:
     """The server is of this machine, so that its workers see the files that are seen here; so is one that is still to
     be put up."""
     host = (urlsplit(api_url).hostname or "") if api_url else "localhost"
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _base(given: Any, folder: Any) -> Any:
