@@ -127,8 +127,9 @@ def _noted(form: Form, files: Iterable[str], known: Mapping[str, tuple[Any, str]
 
 def _state(identity: Any, file: str) -> Any:
     """As JSON gives it back, without the file's own name."""
-    parts = list(identity) if isinstance(identity, tuple | list) else [identity]
-    return json.loads(json.dumps(parts[1:] if parts[:1] == [file] else parts))
+    if isinstance(identity, tuple | list):
+        return [_state(each, file) for each in (identity[1:] if identity[:1] == (file,) else identity)]
+    return identity
 
 
 def _is_fresh(state: Any, until: int) -> bool:

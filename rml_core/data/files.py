@@ -34,6 +34,9 @@ MOST_AXES = 4
 # So many damaged files a report names.
 NAMED = 20
 
+# How many files are looked at side by side, and how many a thread takes at once.
+THREADS, PART = 8, 64
+
 
 class Item(NamedTuple):
     """Where a sample lies: a file, and the name of the sample inside it; "": it is the whole file."""
@@ -229,8 +232,14 @@ def in_threads(step: Callable[[Given], Made], given: Sequence[Given]) -> tuple[l
             failures.append(str(error))
             return None
 
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        made = list(pool.map(attempt, given))
+    def attempts(part: Sequence[Given]) -> list[Made | None]:
+        return [attempt(each) for each in part]
+
+    # Handing on one by one costs more than a header takes to be read.
+    size = min(PART, -(-len(given) // THREADS)) or 1
+    with ThreadPoolExecutor(max_workers=THREADS) as pool:
+        parts = pool.map(attempts, (given[start : start + size] for start in range(0, len(given), size)))
+        made = [each for part in parts for each in part]
     return made, natural_order(failures)
 
 

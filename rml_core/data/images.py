@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar
 
 from rml_core.config import remote, roots
@@ -30,7 +30,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def decode(path: str, grayscale: bool = False) -> np.ndarray:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from natsort import natsort_keygen, ns
 
@@ -28,7 +28,16 @@ _natural = natsort_keygen(alg=ns.INT)
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """Relative paths, folder by folder, numbers by their value: img2 before img10."""
-    return sorted(sorted(names), key=lambda name: [_natural(part) for part in name.split("/")])
+    # Of folders, which many names have in common, each is looked at once.
+    known: dict[str, list[Any]] = {}
+
+    def key(name: str) -> list[Any]:
+        folder, slash, last = name.rpartition("/")
+        if folder not in known:
+            known[folder] = [_natural(part) for part in folder.split("/")]
+        return [*(known[folder] if slash else ()), _natural(last)]
+
+    return sorted(sorted(names), key=key)
 
 
 def split_inside(path: str, base: AnyPath | str) -> tuple[AnyPath, str]:
