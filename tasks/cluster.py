@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +11,14 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rml_core.config.problem import Problem, Refused, RunFailed, shown
+from rml_core.config import roots
+from rml_core.config.problem import Problem, Refused, RunFailed, listed, shown
+from rml_core.config.trust import Origin, here
 from tasks.progress import log
 from tasks.ranks import threads
 
+# Addresses with commas between them: those that a worker with `RML_ROOTS` takes from others.
+SCHEDULERS = "RML_SCHEDULERS"
 LOOPBACK = "127.0.0.1:0"
 # So long a scheduler at an address may take to answer.
 ANSWER_S = 10.0
@@ -36,6 +41,13 @@ def check_address(scheduler: str | None) -> None:
     found = ADDRESS.fullmatch(scheduler) if scheduler is not None else None
     if scheduler is not None and (found is None or not 0 < int(found[1]) < 1 << 16):
         raise Refused([Problem("--scheduler", f"{shown(scheduler)} does not fit", "an address, as tcp://host:8786")])
+    if scheduler is not None and here() is Origin.RECEIVED and roots.roots() is not None:
+        # What a scheduler answers is unpickled: whoever keeps it can have any code run here.
+        trusted = [each.strip() for each in os.environ.get(SCHEDULERS, "").split(",") if each.strip()]
+        if scheduler not in trusted:
+            what = f"{shown(scheduler)} is not one that this worker trusts"
+            allowed = f"{listed(trusted) or 'none'} ({SCHEDULERS})"
+            raise Refused([Problem("--scheduler", what, allowed, "leave it out, or ask whoever runs the worker")])
 
 
 @contextmanager

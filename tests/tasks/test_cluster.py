@@ -58,6 +58,22 @@ def test_what_is_no_address(address: str):
     assert str(refused.value) == (f'--scheduler: "{address}" does not fit\n    allowed: an address, as tcp://host:8786')
 
 
+def test_a_worker_with_roots_takes_none_but_schedulers_that_it_trusts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RML_ROOTS", "/data")
+    check_address("tcp://any:8786")
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "id")
+    for trusted, allowed in (("", "none"), ("tcp://a:1, tcp://b:2", "tcp://a:1, tcp://b:2")):
+        monkeypatch.setenv("RML_SCHEDULERS", trusted)
+        with pytest.raises(Refused) as refused:
+            check_address("tcp://any:8786")
+        assert str(refused.value) == (
+            '--scheduler: "tcp://any:8786" is not one that this worker trusts\n'
+            f"    allowed: {allowed} (RML_SCHEDULERS)\n    leave it out, or ask whoever runs the worker"
+        )
+    check_address("tcp://b:2")
+    check_address(None)
+
+
 def test_results_come_in_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RML_THREADS", "3")
     with mapper(None) as on_cluster:
