@@ -57,7 +57,7 @@ def test_roots_that_mean_nothing_allow_nothing(monkeypatch: pytest.MonkeyPatch) 
         ("file:///etc/passwd", "{root}", False),
         ("/etc/passwd", "{root}", False),
         ("..", "{root}", False),
-        ("below/../../root/b", "{root}", True),
+        ("below/.././b", "{root}", True),
         ("{root}s/a", "/", False),
         # A link, and what is above where it leads: the kernel goes there, and so does who takes `..` as text.
         ("link/a", "{root}", False),
