@@ -150,7 +150,7 @@ def _since_started(states: Sequence[State]) -> list[list[State]]:
         if state.is_scheduled():
             by_itself = state.message == RESTARTED
             # A server that is slow may say it twice.
-            again = by_itself and all(each.is_scheduled() for each in attempts[-1])
+            again = by_itself and not any(each.is_pending() or each.is_running() for each in attempts[-1])
             attempts = attempts if again else [*attempts, []] if by_itself else [[]]
         attempts[-1].append(state)
     return attempts

@@ -14,8 +14,6 @@ from flows.service import notify, survival
 
 AUTOMATIONS: tuple[Callable[[], Any], ...] = (
     survival.lost_heartbeat,
-    survival.cancelled,
-    survival.not_begun,
     survival.crashed,
 )
 

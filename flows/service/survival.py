@@ -1,22 +1,26 @@
-"""Automations by which no run stays in progress for ever, and one whose process is gone goes on by itself."""
+"""What has no run stay in progress for ever, and one whose process is gone go on by itself: two automations of the
+server, and what each worker sees to."""
 
 from __future__ import annotations
 
 import os
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from flows.attempt import RESTARTED
+from flows.attempt import RESTARTED, most_restarts
 
 if TYPE_CHECKING:
     from prefect.automations import Automation
 
-# Three heartbeats of 30 s. A server that was away for less counts from its return.
+# Three heartbeats of 30 s.
 LOST_S = 90.0
-# A worker has a run killed after 60 s that does not end when it is cancelled.
-CANCELLED_S = 120.0
 # From a worker's taking a run to its first word: a container's image may have to be fetched.
 BEGUN_S = 900.0
+# A crashed run that no automation has scheduled again by then, its worker does; not one of long ago.
+AUTOMATION_S, FORGOTTEN_S = 15.0, 3600.0
+# So often a worker looks.
+KEEP_S = 10.0
 
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
@@ -27,49 +31,29 @@ OURS = {"prefect.resource.role": "flow", "prefect.resource.name": "rml"}
 
 def lost_heartbeat() -> Automation:
     """A run that gives no sign of life is Crashed: its machine is gone, or its worker was killed with it."""
+    from prefect.automations import Automation, EventTrigger, Posture
+    from prefect.events.actions import ChangeFlowRunState
     from prefect.server.schemas.states import StateType
 
-    return _silence(
-        "rml: no heartbeat",
-        "A run that has given no sign of life is crashed.",
-        after={HEARTBEAT},
-        expect={HEARTBEAT, *ENDED, *BACK},
-        within=seconds("RML_LOST_SECONDS", LOST_S),
-        state=StateType.CRASHED,
-        name="Crashed",
-        message="No sign of life from its process: the machine, or the worker and the run, are gone",
-    )
-
-
-def cancelled() -> Automation:
-    """A run whose worker is gone while it is being cancelled is Cancelled."""
-    from prefect.server.schemas.states import StateType
-
-    return _silence(
-        "rml: cancelled",
-        "A run that is being cancelled, and of which nothing is heard, is cancelled.",
-        after={"prefect.flow-run.Cancelling"},
-        expect={*ENDED, *BACK},
-        within=seconds("RML_CANCELLED_SECONDS", CANCELLED_S),
-        state=StateType.CANCELLED,
-        name="Cancelled",
-        message="Cancelled; nobody was there to say that it has ended",
-    )
-
-
-def not_begun() -> Automation:
-    """A run that a worker has taken, and that does not begin, is Crashed."""
-    from prefect.server.schemas.states import StateType
-
-    return _silence(
-        "rml: not begun",
-        "A run that a worker has taken and that has not begun is crashed.",
-        after={"prefect.flow-run.Pending"},
-        expect={"prefect.flow-run.Running", "prefect.flow-run.Cancelling", *ENDED, *BACK},
-        within=seconds("RML_BEGUN_SECONDS", BEGUN_S),
-        state=StateType.CRASHED,
-        name="Crashed",
-        message="A worker has taken this run, and it has not begun: the worker is gone",
+    message = "No sign of life from its process: the machine, or the worker and the run, are gone"
+    return Automation(
+        name="rml: no heartbeat",
+        description="A run that has given no sign of life is crashed.",
+        enabled=True,
+        trigger=EventTrigger(
+            type="event",
+            posture=Posture.Proactive,
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=OURS,
+            for_each={"prefect.resource.id"},
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *ENDED, *BACK},
+            threshold=1,
+            within=timedelta(seconds=seconds("RML_LOST_SECONDS", LOST_S)),
+        ),
+        actions=[
+            ChangeFlowRunState(type="change-flow-run-state", state=StateType.CRASHED, name="Crashed", message=message)
+        ],
     )
 
 
@@ -102,61 +86,73 @@ def crashed() -> Automation:
     )
 
 
-def _silence(
-    title: str,
-    description: str,
-    *,
-    after: set[str],
-    expect: set[str],
-    within: float,
-    state: object,
-    name: str,
-    message: str,
-) -> Automation:
-    """Changes the state of a run of which, `after` one of these events, none is heard that is to be expected."""
-    from prefect.automations import Automation, EventTrigger, Posture
-    from prefect.events.actions import ChangeFlowRunState
+def keep(worker: str, busy: Callable[[], Collection[str]]) -> None:
+    """What the worker of this name sees to, every few seconds: events, and with them automations, are lost with a
+    server that is killed, or that has too much to do.
 
-    return Automation(
-        name=title,
-        description=description,
-        enabled=True,
-        trigger=EventTrigger(
-            type="event",
-            posture=Posture.Proactive,
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related=OURS,
-            for_each={"prefect.resource.id"},
-            after=after,
-            expect=expect,
-            threshold=1,
-            within=timedelta(seconds=within),
-        ),
-        actions=[ChangeFlowRunState(type="change-flow-run-state", state=state, name=name, message=message)],
-    )
+    Its runs whose processes are gone are Crashed, or Cancelled; crashed ones are scheduled again. `busy`: those that it
+    is about to start, or to report of, itself.
 
-
-def give_up(worker: str) -> int:
-    """Say of the runs that the worker of this name had, before it was killed, that their processes are gone, where
-    they are; gives how many. Called when it is started again: without it the server hears nothing for a while."""
-    from flows.service import api, processes, runs
+    Raises:
+        OSError: the server is away.
+    """
+    from flows.service import processes, runs
     from flows.service.state import named
 
     state = named()
     options = state.options()
     if options is None:
-        return 0
-    count = 0
-    alive = processes.of_runs(state)
-    for run in runs.in_progress(options):
-        if (run.get("labels") or {}).get("prefect.worker.name") != worker or run["id"] in alive:
+        return
+    begun = runs.in_progress(options)
+    # Asked in this order: what was begun before the server answered is among them.
+    own = busy()
+    alive = processes.of_runs(state) if begun else {}
+    for run in begun:
+        if run["id"] in own or run["id"] in alive:
             continue
-        is_cancelled = run["state_type"] == "CANCELLING"
-        name, why = ("Cancelled", "Cancelled") if is_cancelled else ("Crashed", "Its worker and its process are gone")
-        body = {"state": {"type": name.upper(), "name": name, "message": why}}
-        api.call(options.api, f"/flow_runs/{run['id']}/set_state", body)
-        count += 1
-    return count
+        if _worker_of(run) == worker:
+            is_cancelled = run["state_type"] == "CANCELLING"
+            name, why = ("Cancelled", "Cancelled") if is_cancelled else ("Crashed", "Its process is gone")
+            _set(options.api, run, {"type": name.upper(), "name": name, "message": why})
+        elif run["state_type"] == "PENDING" and _age(run) > BEGUN_S:
+            why = "A worker has taken this run, and it has not begun: the worker is gone"
+            _set(options.api, run, {"type": "CRASHED", "name": "Crashed", "message": why})
+    if most_restarts():
+        for run in _crashed(options.api):
+            if _worker_of(run) == worker and run["id"] not in busy() and AUTOMATION_S < _age(run) < FORGOTTEN_S:
+                _set(options.api, run, {"type": "SCHEDULED", "name": "AwaitingRetry", "message": RESTARTED})
+
+
+def _worker_of(run: dict[str, Any]) -> str | None:
+    return (run.get("labels") or {}).get("prefect.worker.name")
+
+
+def _age(run: dict[str, Any]) -> float:
+    """Seconds since it came into its state."""
+    since = datetime.fromisoformat(run["state"]["timestamp"].replace("Z", "+00:00"))
+    return (datetime.now(UTC) - since).total_seconds()
+
+
+def _crashed(url: str) -> list[dict[str, Any]]:
+    """Crashed runs of our deployments, the newest first."""
+    from flows.service import api
+
+    body = {
+        "flow_runs": {"state": {"type": {"any_": ["CRASHED"]}}, "deployment_id": {"is_null_": False}},
+        "flows": {"name": {"any_": ["rml"]}},
+        "sort": "EXPECTED_START_TIME_DESC",
+        "limit": 50,
+    }
+    found: list[dict[str, Any]] = api.call(url, "/flow_runs/filter", body)
+    return found
+
+
+def _set(url: str, run: dict[str, Any], state: dict[str, Any]) -> None:
+    from flows.service import api
+
+    # Meanwhile somebody else may have seen to it.
+    if api.call(url, f"/flow_runs/{run['id']}")["state_id"] == run["state_id"]:
+        api.call(url, f"/flow_runs/{run['id']}/set_state", {"state": state})
 
 
 def seconds(variable: str, default: float) -> float:

@@ -59,12 +59,23 @@ async def _work(pool: str) -> None:
         in_progress = 0
         away = False
 
-        async def run(self, *arguments: Any, **options: Any) -> Any:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.running: list[str] = []
+
+        @property
+        def busy(self) -> list[str]:
+            """The runs that it is about to start, has started, or is about to report of."""
+            return [*self.running, *map(str, self._submitting_flow_run_ids)]
+
+        async def run(self, flow_run: Any, *arguments: Any, **options: Any) -> Any:
             self.in_progress += 1
+            self.running.append(str(flow_run.id))
             try:
-                return await super().run(*arguments, **options)
+                return await super().run(flow_run, *arguments, **options)
             finally:
                 self.in_progress -= 1
+                self.running.remove(str(flow_run.id))
 
         async def get_and_submit_flow_runs(self) -> list[Any]:
             if self.ending:
@@ -94,7 +105,7 @@ async def _work(pool: str) -> None:
     _import_no_flow_for_hooks()
     worker = Patient(work_pool_name=pool, name=f"{pool} on {socket.gethostname()}", create_pool_if_not_found=False)
     metrics.serve(pool, lambda: worker.in_progress)
-    await asyncio.to_thread(_give_up, worker.name)
+    keeping = asyncio.create_task(_keep(worker))
     working = asyncio.create_task(worker.start())
 
     async def end() -> None:
@@ -122,6 +133,8 @@ async def _work(pool: str) -> None:
     except asyncio.CancelledError:
         if not endings:
             raise
+    finally:
+        keeping.cancel()
 
 
 def _import_no_flow_for_hooks() -> None:
@@ -149,12 +162,14 @@ def _nothing() -> None:
     pass
 
 
-def _give_up(name: str) -> None:
-    """What cannot be said now is seen by the missing heartbeat."""
-    try:
-        survival.give_up(name)
-    except OSError as error:
-        print(f"the runs of {name} before it was killed are not looked for: {error}", file=sys.stderr)
+async def _keep(worker: Any) -> None:
+    """See to its runs as long as it works; what cannot be said now is said a little later."""
+    while not worker.ending:
+        try:
+            await asyncio.to_thread(survival.keep, worker.name, lambda: worker.busy)
+        except (OSError, ValueError, KeyError) as error:
+            print(f"the runs of {worker.name} are not looked for: {type(error).__name__}: {error}", file=sys.stderr)
+        await asyncio.sleep(survival.KEEP_S)
 
 
 def _tell_runs(number: signal.Signals) -> None:

@@ -164,11 +164,13 @@ def state(kind: str, message: str | None = None) -> Any:
 def test_restarts_count_since_somebody_started_the_run():
     begun = [state("SCHEDULED"), state("PENDING"), state("RUNNING"), state("CRASHED")]
     again = [state("SCHEDULED", RESTARTED), state("RUNNING"), state("CRASHED")]
+    twice = [state("SCHEDULED", RESTARTED), state("CRASHED")]
     by_hand = [state("SCHEDULED", "Retried via CLI"), state("RUNNING"), state("CRASHED")]
     assert restarts([]) == restarts(begun) == 0
     assert restarts([*begun, *again]) == 1
     assert restarts([*begun, *again, *again]) == 2
     assert restarts([*begun, state("SCHEDULED", RESTARTED), *again]) == 1
+    assert restarts([*begun, *twice, *twice, *again]) == 1
     assert restarts([*begun, *again, *by_hand]) == 0
     assert restarts([*begun, *again, *by_hand, *again]) == 1
 
