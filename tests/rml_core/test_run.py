@@ -248,7 +248,7 @@ def test_every_problem_at_once():
         "    allowed: auto, cpu, cuda, or one of several GPUs, as cuda:1\n"
         "neural_network.outfiel: unknown key\n"
         "    allowed: outfile, num_epochs, debug, debug_interval, layers, data, optimizer, loss, checkpoints, seed, "
-        "precision, device, early_stopping\n"
+        "precision, device, early_stopping, tensorboard\n"
         '    did you mean "outfile"?\n'
         'neural_network.layers[0].class_name: unknown layer "Dens"\n'
         "    allowed: " + _layers() + "\n"
