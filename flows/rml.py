@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import get_current_settings
+from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
 
 from flows import attempt, stores
@@ -54,8 +55,13 @@ class AsTasks:
 
     def __call__(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         _name.set(name)
-        as_task = _cached(function, arguments[0]) if function in PREPARED else _task_of(function)
-        self._results.append(as_task(*arguments))
+        if function in PREPARED:
+            source, *others = arguments
+            # What training and test samples are made from has parts in common: no data flow by them.
+            result = _cached(function, source)(quote(source), *others)
+        else:
+            result = _task_of(function)(*arguments)
+        self._results.append(result)
         return self._results[-1]
 
 
