@@ -28,6 +28,8 @@ _BETWEEN = re.compile(rf"{re.escape(os.pathsep)}(?!//)(?![0-9]+(?:/|{re.escape(o
 WITH_HOST = ("http", "https", "ftp", "sftp", "ssh", "smb", "webhdfs", "hdfs")
 # As the kernel names an open file.
 _DESCRIPTORS = Path("/proc/self/fd")
+# Prepared samples that this process has opened: their folders.
+_kept: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def problem_of_place(path: object, given: str = "", where: str = "") -> Problem 
     is_url = not isinstance(path, Path) and "://" in text
     if allowed.has_url(text) if is_url else allowed.has_file(text):
         return None
-    what = f'"{given or text}"{_led(text, given, is_url, allowed)} is outside of what may be read and written here'
+    what = (
+        f'"{given or text}"{_led(text, given or text, is_url, allowed)} is outside of what may be read and written here'
+    )
     return Problem(where, what, allowed.allowed, REMEDY)
 
 
@@ -142,10 +146,20 @@ def leaving(folder: str, top: str) -> list[str]:
     return found
 
 
+def kept(folder: Path | str) -> None:
+    """Files in `folder`, which are rml's own and stand in no run file, may be opened; no path of a run may lead there
+    for that."""
+    _kept.add(os.path.realpath(folder))
+
+
+def _may_open(path: str, allowed: Roots) -> bool:
+    return allowed.has_file(path) or any(_is_below(os.path.realpath(path), folder) for folder in tuple(_kept))
+
+
 def check(path: str) -> str:
     """`path`, of a file of this machine that is about to be opened. Raises `OSError` where it leads elsewhere by
     now."""
-    if (allowed := roots()) is not None and not allowed.has_file(path):
+    if (allowed := roots()) is not None and not _may_open(path, allowed):
         raise _outside(path, allowed)
     return path
 
@@ -159,7 +173,7 @@ def check_open(descriptor: int, path: str) -> None:
     except OSError:
         # No such folder on this system: the name is looked at again.
         path = os.path.realpath(path)
-    if not allowed.has_file(path):
+    if not _may_open(path, allowed):
         raise _outside(path, allowed)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rml_core.config import roots
 from rml_core.config.paths import is_url
 from rml_core.config.problem import RunFailed
 from rml_core.config.target import Target
@@ -106,6 +107,7 @@ class Prepared:
         assert items is not None
         if side in _manifest(self.folder)["in_place"]:
             return opened_volume(items[0], form, cache_bytes)
+        roots.kept(self.folder)
         return opened_volume(Item(str(Path(self.folder, f"{side}.npy"))), Form("numpy", mask=form.mask), 0)
 
     def is_whole(self) -> bool:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.places import Places
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Refused
-from rml_core.config.roots import VARIABLE, Roots, check, links_outside, opened, roots
+from rml_core.config.roots import REMEDY, VARIABLE, Roots, check, kept, links_outside, opened, roots
+from rml_core.engine.log import LogFiles
 
 
 def _set(monkeypatch: pytest.MonkeyPatch, *places: object) -> None:
@@ -153,3 +155,31 @@ def test_a_file_is_looked_at_when_it_is_open(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(PermissionError) as outside:
             open_it(str(root / "link"))
         assert outside.value.strerror == f"it leads to {tmp_path}/other, which is not below {root} (RML_ROOTS)"
+
+
+def test_rmls_own_files_may_be_opened_and_not_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "inputs.npy").write_bytes(b"x")
+    _set(monkeypatch, tmp_path / "root")
+    kept(own)
+    opened(check(str(own / "inputs.npy"))).close()
+    with pytest.raises(Refused):
+        resolve("own/inputs.npy", tmp_path)
+
+
+def test_what_is_written_is_looked_at_where_it_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    (root / "logs").mkdir(parents=True)
+    (root / "logs" / "out_test.txt").symlink_to(tmp_path / "other.txt")
+    _set(monkeypatch, root)
+    places = Places(LogFiles.beside(root / "logs" / "out.txt"), None, None, tmp_path)
+    with pytest.raises(Refused) as refused:
+        places.make()
+    outside = "is outside of what may be read and written here"
+    rest = f"    allowed: below {root} (RML_ROOTS)\n    {REMEDY}"
+    assert str(refused.value) == (
+        f'neural_network.outfile: "{root}/logs/out_test.txt" leads to {tmp_path}/other.txt, which {outside}\n{rest}\n'
+        f'neural_network.debug: "{tmp_path}/network.dot" {outside}\n{rest}'
+    )
+    assert not (tmp_path / "other.txt").exists()
