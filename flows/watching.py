@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import uuid
@@ -25,7 +26,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStartTime,
 )
 from prefect.client.schemas.objects import FlowRun, Log, State, StateType, TaskRun
-from prefect.client.schemas.sorting import LogSort
+from prefect.client.schemas.sorting import LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.utilities.urls import url_for
@@ -43,7 +44,8 @@ PAGE = 200
 
 # What a terminal state is as an exit status; a run that is cancelled is one that was interrupted.
 STATUS = {StateType.COMPLETED: 0, StateType.FAILED: 1, StateType.CRASHED: 1, StateType.CANCELLED: 130}
-REFUSED = "Refused:"
+# What Prefect puts before the text of an exception that ends a flow.
+RAISED = re.compile(r"Flow run encountered an exception: (?:(\w+): )?")
 
 NO_SERVER = "no Prefect server is set up"
 REMEDY = "rml up puts one up here; prefect config set PREFECT_API_URL=http://HOST:4200/api names another one"
@@ -164,23 +166,28 @@ class Watch:
         return state
 
     def _say_state(self, state: State | None) -> None:
-        if state is None or state.name == self._told:
+        """What a state means for who waits; between being made and being begun a run has several names."""
+        if state is None or (state.is_final() and state.type != StateType.CRASHED):
             return
-        self._told = state.name or ""
-        if state.is_scheduled() or state.is_pending():
-            late = state.name == "Late"
-            self.say(
-                f"{self._told.lower()}: {'no worker has taken it yet (rml status)' if late else 'waits for a worker'}"
-            )
+        if state.name == "Late":
+            line = "waits: no worker has taken it yet; rml status says what runs"
+        elif state.name == "AwaitingRetry":
+            line = "is started again"
+        elif state.is_scheduled() or state.is_pending():
+            line = "waits for a worker"
         elif state.type == StateType.CRASHED:
-            self.warn(f"crashed: {state.message or 'its process is gone'}; it may be started again")
-        elif not state.is_final():
-            self.say(self._told.lower())
+            line = f"crashed: {state.message or 'its process is gone'}; it may be started again"
+        else:
+            line = str(state.name).lower()
+        if line != self._told:
+            self._told = line
+            (self.warn if state.type == StateType.CRASHED else self.say)(line)
 
     def _say_phases(self, client: SyncPrefectClient) -> None:
         """Those before and after the epochs, which have lines of their own."""
         since = TaskRunFilter(start_time=TaskRunFilterStartTime(after_=self._last_phase)) if self._last_phase else None
-        runs = client.read_task_runs(flow_run_filter=self._filters, task_run_filter=since, limit=PAGE)
+        order = TaskRunSort.EXPECTED_START_TIME_ASC
+        runs = client.read_task_runs(flow_run_filter=self._filters, task_run_filter=since, limit=PAGE, sort=order)
         for run in sorted((run for run in runs if run.start_time), key=_began):
             if run.id in self._phases:
                 continue
@@ -209,12 +216,12 @@ class Watch:
                 return
 
     def _end(self, state: State) -> int:
-        message = state.message or ""
-        if state.type == StateType.COMPLETED:
-            self.say("completed")
-        else:
-            self.warn(f"{(state.name or state.type.value).lower()}: {message}" if message else str(state.name).lower())
-        return 2 if REFUSED in message.partition("\n")[0] else STATUS[state.type]
+        found = RAISED.match(message := state.message or "")
+        said = message[found.end() :] if found else message
+        name = "refused" if found and found[1] == "Refused" else str(state.name).lower()
+        line = f"{name}:{chr(10) if name == 'refused' else ' '}{said}" if said else name
+        (self.say if state.type == StateType.COMPLETED else self.warn)(line)
+        return 2 if name == "refused" else STATUS[state.type]
 
 
 def _began(run: TaskRun) -> datetime:
