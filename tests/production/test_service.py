@@ -76,9 +76,9 @@ def test_another_port_is_refused_while_it_is_up(service: Any) -> None:
 
 
 def test_prefect_finds_it_from_every_folder(service: Any, tmp_path: Path) -> None:
-    listed = service.run("prefect", "deployment", "ls", cwd=tmp_path)
-    assert listed.returncode == 0, listed.stderr
-    assert all(name in listed.stdout for name in ("rml/train", "rml/evaluate", "rml/retrain"))
+    found = service.run("prefect", "deployment", "inspect", "rml/train", "--output", "json", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["entrypoint"] == "flows.rml.rml"
 
 
 @pytest.mark.parametrize("program", ["server", "cpu"])
