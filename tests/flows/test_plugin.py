@@ -200,13 +200,17 @@ def test_the_hook_imports_next_to_nothing():
 @pytest.mark.parametrize("command", [["-m", "prefect"], [str(Path(sys.executable).with_name("prefect"))]])
 def test_prefect_itself_calls_the_hook(command: list[str], run_file: Callable[..., Path], tmp_path: Path):
     path = run_file({"neural_network": {"data": {}}})
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    environment = {**kept, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     words = [sys.executable, *command, "deployment", "run", "rml/train", "--params", str(path)]
     on = subprocess.run(words, env={**environment, "PREFECT_PLUGINS_ENABLED": "true"}, capture_output=True, text=True)
     assert on.returncode == 2
     assert on.stderr.startswith(f"{path}: ")
     assert "neural_network.layers: is missing\n" in on.stderr
     assert on.stdout == ""
-    off = subprocess.run(words, env=environment, capture_output=True, text=True)
+    off = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert off.returncode == 1
     assert "Failed to parse JSON" in off.stdout + off.stderr
+    project = Path(__file__).parents[2]
+    here = subprocess.run(words, env=environment, cwd=project, capture_output=True, text=True)
+    assert (here.returncode, here.stderr) == (on.returncode, on.stderr)
