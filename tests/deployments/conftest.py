@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ exec "$@"
 """
 # What the image of PostgreSQL does at its first start.
 DATABASE = """
+chmod 777 /srv
 mount -t tmpfs none /var/lib/postgresql && chown postgres /var/lib/postgresql
 as="setpriv --reuid postgres --regid postgres --clear-groups"
 printf %s "$POSTGRES_PASSWORD" > /srv/password && chmod 644 /srv/password
@@ -37,7 +39,9 @@ export PGDATA=/var/lib/postgresql/data
 $as "$PG/initdb" -U "$POSTGRES_USER" -A scram-sha-256 --pwfile=/srv/password --no-sync >/dev/null
 echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
 $as "$PG/postgres" --single postgres <<< "CREATE DATABASE $POSTGRES_DB" >/dev/null
-exec $as "$PG/postgres" -c listen_addresses='*' -c unix_socket_directories=/tmp -c fsync=off
+# Not in the place of the shell: who changes the user is not ended with `unshare` any more.
+$as "$PG/postgres" -c listen_addresses='*' -c unix_socket_directories=/srv -c fsync=off &
+wait
 """
 
 
@@ -143,6 +147,10 @@ class Machines:
             process.kill()
         for process in self.running.values():
             process.wait()
+        for name in self.addresses:
+            listed = subprocess.run(["ip", "netns", "pids", f"{self.prefix}-{name}"], capture_output=True, text=True)
+            for pid in listed.stdout.split():
+                os.kill(int(pid), signal.SIGKILL)
         for name in [*(f"-{name}" for name in self.addresses), ""]:
             subprocess.run(["ip", "netns", "del", f"{self.prefix}{name}"], check=False)
 
