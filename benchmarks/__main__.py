@@ -10,6 +10,7 @@ import large_volumes
 import losses
 import page
 import phase_overhead
+import retraining
 import startup
 import train_small_cnn
 import train_unet
@@ -33,4 +34,5 @@ main(
     volumes.rows,
     unet_volume.rows,
     large_volumes.rows,
+    retraining.rows,
 )
