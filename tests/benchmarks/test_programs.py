@@ -31,6 +31,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "main(rows)" in path
         "volumes",
         "unet_volume",
         "large_volumes",
+        "retraining",
     ],
 )
 def test_it_prints_its_table(name: str) -> None:
