@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,8 @@ class Machines:
         for name in self.addresses:
             listed = subprocess.run(["ip", "netns", "pids", f"{self.prefix}-{name}"], capture_output=True, text=True)
             for pid in listed.stdout.split():
-                os.kill(int(pid), signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         for name in [*(f"-{name}" for name in self.addresses), ""]:
             subprocess.run(["ip", "netns", "del", f"{self.prefix}{name}"], check=False)
 
