@@ -134,10 +134,11 @@ def wanted(name: str) -> tuple[Device, ...]:
     `auto` and `cuda` take any; `cuda:1` that one.
 
     Raises:
-        Refused: the device is not there.
+        Refused: the device is not there, or a variable of the environment is not what it should be.
     """
     if name == "cpu":
         return ()
+    runs_allowed()
     there = devices()
     if name == "auto" or (name == "cuda" and there):
         return there

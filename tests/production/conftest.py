@@ -8,11 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,67 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service that all tests share: whoever kills parts of it waits until they are back."""
     with _put_up(tmp_path_factory.mktemp("service"), "--gpu-runs", "2", "--cpu-runs", "2") as service:
         yield service
+
+
+class Receiver(HTTPServer):
+    """Takes what a webhook is sent. `told`: the bodies, each with its path and the kind of content."""
+
+    told: list[tuple[str, str, dict[str, Any]]]
+    secret = "T0K3N-of-the-chat"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hooks/{self.secret}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.told.append((self.path, self.headers["Content-Type"], json.loads(body)))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[Receiver]:
+    """Who is told by the service `guarded`."""
+    with Receiver(("127.0.0.1", 0), _Handler) as server:
+        server.told = []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def guarded(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of a machine with one pretended GPU, which tells a webhook of what happens."""
+    folder = tmp_path_factory.mktemp("guarded")
+    environment = {
+        "RML_DEVICES": "pretended:1",
+        "RML_LOCKS": str(folder / "locks"),
+        "RML_METRICS_PORT": str(_two_free_ports()),
+        "RML_LONG_SECONDS": "10",
+        "RML_WEBHOOK": receiver.url,
+    }
+    with _put_up(folder / "home", "--gpu-runs", "3", "--cpu-runs", "1", environment=environment) as service:
+        yield service
+
+
+def _two_free_ports() -> int:
+    """The first of two that lie together."""
+    while True:
+        with socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                other.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port

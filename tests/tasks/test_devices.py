@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rml_core.config.problem import Refused
 from rml_core.engine.turns import Turn
@@ -64,6 +65,7 @@ def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RML_DEVICES", "pretended:1")
     assert refuses("cuda:1") == said.format("cuda:1", 1, ", cuda:0")
     monkeypatch.delenv("RML_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert refuses("cuda") == said.format("cuda", 0, "")
     assert wanted("auto") == ()
 
