@@ -16,6 +16,9 @@ from typing import Any
 
 from rml_core.config.problem import RunFailed
 
+# What a line has as it was when the line was written, and a run's history as it was when the epoch was trained.
+MEASURED_AGAIN = ("time_s", "memory_mb")
+
 
 @dataclass(frozen=True)
 class LogFiles:
@@ -120,8 +123,13 @@ def are_of(files: LogFiles, history: Iterable[Mapping[str, Any]], epoch: int) ->
         written = {int(row["epoch"]): row for row in map(json.loads, lines[: epoch - 1])}
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    expected = [json.loads(as_json(row)) for row in history if row["epoch"] < epoch]
-    return all(row.items() <= written.get(row["epoch"], {}).items() for row in expected)
+    for row in history:
+        if row["epoch"] < epoch:
+            line = written.get(row["epoch"], {})
+            own = json.loads(as_json({key: value for key, value in row.items() if not key.endswith(MEASURED_AGAIN)}))
+            if any(key not in line or line[key] != value for key, value in own.items()):
+                return False
+    return True
 
 
 def start(files: LogFiles, epoch: int, batch: int, evaluates: bool) -> None:

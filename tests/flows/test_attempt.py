@@ -118,6 +118,9 @@ def test_logs_that_are_another_runs_are_known(attempt: Callable[..., Outcome], t
     logs = LogFiles.beside(tmp_path / "place" / "out.txt")
     assert are_of(logs, outcome.history, 3)
     rows = logs.metrics.read_text().splitlines(keepends=True)
+    more = [json.dumps({**json.loads(row), "memory_mb": 1e6, "time_s": 1e6}) + "\n" for row in rows]
+    logs.metrics.write_text("".join(more))
+    assert are_of(logs, outcome.history, 3)
     logs.metrics.write_text(rows[0])
     assert not are_of(logs, outcome.history, 3)
     logs.metrics.write_text(rows[0] + json.dumps({**json.loads(rows[1]), "test_loss": 0.5}) + "\n")
