@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def submitted(run_file: Path, env: Mapping[str, str], spent: list[dict[str, floa
         states = {each["name"]: datetime.fromisoformat(each["timestamp"]).timestamp() for each in json.load(answer)}
     times = {"command": began, **{name: states[name] for name in STEPS if name in states}, "end": began + seconds}
     names = list(times)
-    spent.append({name: times[after] - times[name] for name, after in zip(names, names[1:], strict=False)})
+    spent.append({name: times[after] - times[name] for name, after in pairwise(names)})
     return seconds
 
 
