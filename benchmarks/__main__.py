@@ -12,6 +12,7 @@ import page
 import phase_overhead
 import retraining
 import startup
+import submission
 import train_small_cnn
 import train_unet
 import unet_volume
@@ -29,6 +30,7 @@ main(
     losses.rows,
     phase_overhead.rows,
     page.rows,
+    submission.rows,
     cutting.rows,
     blocks.rows,
     volumes.rows,

@@ -166,11 +166,16 @@ def _wait_for_server(state: State, supervisor: Supervisor, options: Options) -> 
 
 
 def _wait_for_workers(state: State, supervisor: Supervisor, options: Options) -> None:
-    """Until each has told the server that it is there."""
+    """Until each has told the server that it is there, and has lived for a while."""
     waiting = {pool for pool, count in zip(WORKERS, (options.gpu_runs, options.cpu_runs), strict=True) if count}
     until = time.monotonic() + PATIENCE
     while True:
-        waiting = {pool for pool in waiting if not _is_online(options, pool)}
+        programs = supervisor.programs()
+        waiting = {
+            pool
+            for pool in waiting
+            if programs.get(pool, {}).get("statename") != "RUNNING" or not _is_online(options, pool)
+        }
         if not waiting:
             return
         if time.monotonic() > until:
