@@ -116,7 +116,7 @@ def test_data_that_is_not_there_is_told_where_it_would_be_seen(classification: R
 
 
 def test_variables_of_the_submitter_expand_and_those_of_the_worker_stay(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/house")
     monkeypatch.setenv("DISK", "/disk")
     monkeypatch.setenv("RML_DATA", "/here")
     section = {
@@ -127,7 +127,7 @@ def test_variables_of_the_submitter_expand_and_those_of_the_worker_stay(monkeypa
     }
     before = copy.deepcopy(section)
     assert expanded(section) == {
-        "outfile": "/home/me/out.txt",
+        "outfile": "/house/out.txt",
         "layers": "/disk/net.json",
         "data": {"input_path": "/disk/a", "test_input_path": "$RML_DATA/b", "training_tag": "$DISK"},
         "checkpoints": {"save": "${RML_DATA}//disk", "load": "$NOWHERE/c"},
