@@ -184,7 +184,7 @@ class Board:
             return
         mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[self.flow_run]))
         with self._changed:
-            for left in client.read_artifacts(artifact_filter=mine):
+            for left in client.read_artifacts(artifact_filter=mine, limit=200):
                 if left.key and left.task_run_id is None:
                     self._places.setdefault(left.key, _Place()).artifact = left.id
         self._again = False
