@@ -186,11 +186,13 @@ def retrained(
     `trained`: told when training has ended, `promoted`: of a new champion.
 
     Raises:
-        Refused: another retraining works in the champion's folder, or the round's run file does not fit.
+        Refused: another retraining works in the champion's folder, and no attempt can wait for it; or the round's run
+            file does not fit.
         RunFailed: during work; the champion is then who it was.
     """
     champions, wanted = plan.champions, plan.wanted
-    wait = attempt.wait if attempt is not None and attempt.goes_on else None
+    # Whoever is tracked waits for whoever works there: an attempt taken for dead, or a round begun by hand.
+    wait = attempt.wait if attempt is not None else None
     _make(champions.folder)
     with claimed([("champion", champions.folder)], wait=wait):
         for row in champions.settle(promoted):

@@ -241,6 +241,12 @@ def remove(name: str) -> list[str]:
             what = f"there is no schedule {shown(name)}"
             raise Refused([Problem("--remove", what, listed(found) or "there are none", nearest(name, list(found)))])
         gone = found[name.removeprefix(PREFIX)]
+        for each in gone.schedules:
+            client.update_deployment_schedule(gone.id, each.id, active=False)
+        # Those that wait for their time, or for another one, would wait for ever.
+        while waiting := _runs(client, gone, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC, MOST):
+            for run in waiting:
+                client.delete_flow_run(run.id)
         client.delete_deployment(gone.id)
     return [f"rml/{gone.name} is removed; its champion stays in {gone.parameters.get('champion')}"]
 
@@ -279,13 +285,17 @@ def _next(client: SyncPrefectClient, deployment: DeploymentResponse) -> str:
 
 
 def _runs(
-    client: SyncPrefectClient, deployment: DeploymentResponse, states: list[StateType], sort: FlowRunSort
+    client: SyncPrefectClient,
+    deployment: DeploymentResponse,
+    states: list[StateType],
+    sort: FlowRunSort,
+    limit: int = 1,
 ) -> list[FlowRun]:
     return client.read_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states))),
         sort=sort,
-        limit=1,
+        limit=limit,
     )
 
 
