@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,7 +107,6 @@ def test_what_has_just_changed_is_read_again(tmp_path: Path, read: list[str]):
 
 
 def test_a_store_is_all_its_files(tmp_path: Path):
-    zarr = pytest.importorskip("zarr")
     store = tmp_path / "data" / "a.zarr"
     array = zarr.create_array(store=str(store), shape=(4, 4), dtype="u1", chunks=(2, 2))
     array[:] = np.arange(16).reshape(4, 4)

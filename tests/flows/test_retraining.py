@@ -117,10 +117,8 @@ def test_a_round_begins_with_the_champions_weights_and_draws_anew(made: Round, t
     assert json.loads(losses[1])[0]["train_loss"] < json.loads(losses[2])[0]["train_loss"]
 
 
-@pytest.mark.parametrize(
-    "phase",
-    ["train epoch 2", *(pytest.param(f"evaluate {who}", marks=pytest.mark.slow) for who in ("challenger", "champion"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["train epoch 2", "evaluate challenger", "evaluate champion"])
 def test_a_round_that_was_stopped_goes_on_where_it_stood(made: Round, tmp_path: Path, phase: str):
     """It ends as one that was not; no epoch is trained twice."""
 
@@ -175,6 +173,7 @@ def test_a_decision_that_was_not_carried_out_is_by_the_next_round(
     assert (tmp_path / "champion/champion.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_champion_of_other_classes_cannot_be_evaluated_and_goes(made: Round, section: dict[str, Any], tmp_path: Path):
     made("a")
     for role in ("train", "test"):
@@ -188,6 +187,7 @@ def test_a_champion_of_other_classes_cannot_be_evaluated_and_goes(made: Round, s
     assert ended.row["why"].startswith("the champion cannot be evaluated on today's test data: ")
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_the_challenger_where_the_run_file_says_so(
     made: Round, section: dict[str, Any], tmp_path: Path
 ):
