@@ -28,7 +28,11 @@ def built_beside(folder: Path) -> Iterator[Path]:
     sweep(folder.parent)
     while True:
         building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-{_host()}-", dir=folder.parent))
-        descriptor = os.open(building, os.O_RDONLY)
+        try:
+            descriptor = os.open(building, os.O_RDONLY)
+        except FileNotFoundError:
+            # Somebody swept between the two.
+            continue
         try:
             # The kernel lets go of it with the process, however that ends.
             if _locks(descriptor) and building.exists():

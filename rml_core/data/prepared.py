@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -149,18 +150,23 @@ def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared
     only when whole. Raises `RunFailed` naming the files that cannot be decoded, or when the disk is full.
     """
     folder = folder_of(survey, data, under)
-    if not is_whole(folder):
-        try:
-            with built_beside(folder) as building:
-                _build(survey, data, building, map)
-                _put_in_place(building, folder)
-        except OSError as error:
-            raise RunFailed(
-                f"samples cannot be prepared in {under}: {error.strerror or error}; "
-                "make room there, or set XDG_CACHE_HOME to another folder"
-            ) from error
-        _manifest.cache_clear()
-    values = tuple((value, path) for value, path in _manifest(str(folder))["mask_values"])
+    manifest = None
+    while manifest is None:
+        if not is_whole(folder):
+            try:
+                with built_beside(folder) as building:
+                    _build(survey, data, building, map)
+                    _put_in_place(building, folder)
+            except OSError as error:
+                raise RunFailed(
+                    f"samples cannot be prepared in {under}: {error.strerror or error}; "
+                    "make room there, or set XDG_CACHE_HOME to another folder"
+                ) from error
+            _manifest.cache_clear()
+        # Somebody may clean up between the two.
+        with suppress(FileNotFoundError):
+            manifest = _manifest(str(folder))
+    values = tuple((value, path) for value, path in manifest["mask_values"])
     return Prepared(
         str(folder), data, survey.role, survey.count, survey.sample_shape, survey.target, survey.classes, values,
         survey.batch_size, survey.input_form, survey.target_form, survey.grids,
@@ -384,11 +390,15 @@ def _as_stored(file: Path) -> list[int]:
 
 def _put_in_place(building: Path, folder: Path) -> None:
     """Rename; a damaged folder makes way, a whole one that another run has put there meanwhile stays."""
-    if folder.exists() and not is_whole(folder):
-        with built_beside(folder) as away:
-            os.rename(folder, away / "damaged")
-    try:
-        os.rename(building, folder)
-    except OSError:
-        if not is_whole(folder):
-            raise
+    while building.exists():
+        if folder.exists() and not is_whole(folder):
+            with built_beside(folder) as away, suppress(FileNotFoundError):
+                os.rename(folder, away / "damaged")
+        try:
+            os.rename(building, folder)
+        except OSError as error:
+            if is_whole(folder):
+                return
+            # One that was in the way may be gone by now: somebody has cleaned up.
+            if folder.exists() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,11 @@ def test_what_is_cached_on_the_server_is_made_again(
         if cleaned:
             run = guarded.create("clean", {"older_than": "0m"})
             assert guarded.wait(run)["state_type"] == "COMPLETED"
-            assert "of prepared samples stay" in guarded.log(run)
+            # The log of a run comes a moment after its end.
+            end = time.monotonic() + 60
+            while "of prepared samples stay" not in guarded.log(run):
+                assert time.monotonic() < end
+                time.sleep(0.2)
         run = guarded.submit(section, base=str(tmp_path))
         assert guarded.wait(run)["state_type"] == "COMPLETED"
         body = {"task_runs": {"flow_run_id": {"any_": [run]}}}

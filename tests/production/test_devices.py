@@ -47,9 +47,14 @@ def held(service: Any, run: str) -> tuple[datetime, datetime]:
     return min(times), max(times)
 
 
+# More epochs than any of these tests has time for.
+LONG = 3000
+
+
 def section(classification: dict[str, Any], folder: Path, epochs: int) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     section: dict[str, Any] = json.loads(json.dumps(classification["neural_network"]))
+    section["data"]["batch_size"] = 1
     return {**section, "num_epochs": epochs, "debug": False}
 
 
@@ -60,7 +65,7 @@ def test_runs_wait_for_the_device_that_another_holds(
         folder = tmp_path / name
         return str(guarded.submit(section(classification, folder, epochs), base=str(folder)))
 
-    long = submitted("long", 100_000)
+    long = submitted("long", LONG)
     until(lambda: state_of(guarded, long, "build network") == "Completed")
     second = submitted("second", 2)
     until(lambda: state_of(guarded, second, "wait for cuda:0") == "Running")
@@ -143,7 +148,7 @@ def said(process: subprocess.Popen[str], words: str) -> str:
 
 
 def test_two_terminals_share_as_far_as_they_may(terminal: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    first = terminal("first", 100_000)
+    first = terminal("first", LONG)
     said(first, "epoch 2/")
     waiting, interrupted = terminal("waiting", 2), terminal("interrupted", 2)
     for process in (waiting, interrupted):
@@ -163,7 +168,7 @@ def test_two_terminals_share_as_far_as_they_may(terminal: Callable[..., subproce
 
 
 def test_two_terminals_that_may_share_a_device_do(terminal: Callable[..., subprocess.Popen[str]]) -> None:
-    first = terminal("first", 100_000, RML_GPU_RUNS="2")
+    first = terminal("first", LONG, RML_GPU_RUNS="2")
     said(first, "epoch 2/")
     second = terminal("second", 2, RML_GPU_RUNS="2")
     output, _ = second.communicate(timeout=200)
