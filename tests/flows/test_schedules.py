@@ -1,0 +1,105 @@
+"""What `rml schedule` is asked: when, under which name; every contradiction at once. Servers are tests/production's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.schedules import Scheduling, duration, schedule_of
+from rml_core.config.problem import Refused
+
+Rml = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("1h30m", timedelta(minutes=90)),
+        ("2d", timedelta(days=2)),
+        ("1w", timedelta(weeks=1)),
+    ],
+)
+def test_how_often(text: str, expected: timedelta):
+    assert duration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("cron", "every", "timezone", "message"),
+    [
+        (
+            None,
+            None,
+            None,
+            '--cron: is missing: nothing says when\n    allowed: --cron "0 3 * * 1" (Mondays at 3), or --every 1h',
+        ),
+        (
+            "0 3 * *",
+            "often",
+            "Europe/Atlantis",
+            "--cron: stands beside --every, and both say when\n"
+            '    allowed: --cron "0 3 * * 1" (Mondays at 3), or --every 1h\n'
+            '--timezone: "Europe/Atlantis" does not fit\n'
+            "    allowed: a name as Europe/Vienna\n"
+            '--cron: "0 3 * *" does not fit\n'
+            '    allowed: five fields, as "0 3 * * 1"\n'
+            '--every: "often" does not fit\n'
+            "    allowed: a number and s, m, h, d or w, as 1h or 1h30m",
+        ),
+        (
+            None,
+            "5s",
+            "Europe/Vienna",
+            "--timezone: is for --cron: an interval is as long everywhere\n"
+            "    leave it out\n"
+            '--every: "5s" is too often\n'
+            "    allowed: 10s or more",
+        ),
+    ],
+)
+def test_when_is_refused(cron: str | None, every: str | None, timezone: str | None, message: str):
+    with pytest.raises(Refused) as refused:
+        schedule_of(Scheduling("run.json", cron, every, timezone, None, "wait", {}))
+    assert str(refused.value) == message
+
+
+def test_the_command_says_every_problem_at_once(
+    classification: dict[str, Any],
+    run_file: Callable[..., Path],
+    rml: Rml,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    section = classification["neural_network"]
+    section["outfile"] = "~/out.txt"
+    section["data"]["validation_split"] = 0.5
+    path = run_file(classification)
+    status, _, errors = rml(
+        "schedule", path, "--name", "a b", "--overlap", "pause", "--metric", "best", "--margin", "-1"
+    )
+    assert status == 2
+    assert errors.startswith(f"{path}: 7 problems\n\n--cron: is missing: nothing says when\n")
+    for line in (
+        '--name: "a b" does not fit\n',
+        '--overlap: "pause" does not fit\n    allowed: wait, skip\n',
+        '--metric: "best" is no metric\n',
+        "--margin: -1 does not fit\n",
+        'neural_network.outfile: "~/out.txt": ~ would be the home of whoever runs the worker\n',
+        "neural_network.data.validation_split: stands beside test_input_path",
+    ):
+        assert line in errors
+    status, _, errors = rml("schedule", "--every", "1h", "--metric", "loss")
+    assert (status, errors) == (
+        2,
+        "rml schedule: 1 problem\n\nFILE: is missing: --every, --metric need a run file\n",
+    )
+    status, _, errors = rml("schedule", path, "--remove", "a", "--keep", "2")
+    assert (status, errors) == (
+        2,
+        f"{path}: 1 problem\n\n--remove: stands beside {path}, --keep\n    allowed: --remove NAME alone\n",
+    )
