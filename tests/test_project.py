@@ -80,7 +80,7 @@ def test_no_test_is_left_out_where_something_is_missing() -> None:
 
 
 def test_the_folders_of_the_tests_mirror_the_tree() -> None:
-    own = {"oracles", "golden", "bad_input"}
+    own = {"oracles", "golden", "bad_input", "production"}
     folders = {path.parent.relative_to(ROOT / "tests") for path in PYTHON if path.is_relative_to(ROOT / "tests")}
     strangers = [folder for folder in folders if not own & set(folder.parts) and not (ROOT / folder).is_dir()]
     assert strangers == []

@@ -178,7 +178,8 @@ def test_the_commands_page_names_every_option_and_variable() -> None:
     )
     variables = set(re.findall(r'environ(?:\.get)?[\[(]"([A-Z_]+)"', sources))
     assert {"RML_THREADS", "XDG_CACHE_HOME"} <= variables
-    assert sorted(name for name in variables if name not in page) == []
+    # Those with two underscores are Prefect's, between its own processes.
+    assert sorted(name for name in variables if name not in page and not name.startswith("PREFECT__")) == []
 
 
 @pytest.mark.slow
