@@ -88,7 +88,7 @@ def test_the_command_says_every_problem_at_once(
         '--name: "a b" does not fit\n',
         '--overlap: "pause" does not fit\n    allowed: wait, skip\n',
         '--metric: "best" is no metric\n',
-        "--margin: -1 does not fit\n",
+        "--margin: -1.0 does not fit\n",
         'neural_network.outfile: "~/out.txt": ~ would be the home of whoever runs the worker\n',
         "neural_network.data.validation_split: stands beside test_input_path",
     ):
