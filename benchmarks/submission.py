@@ -88,9 +88,13 @@ def submitted(run_file: Path, env: Mapping[str, str], spent: list[dict[str, floa
     command = ["prefect", "deployment", "run", "rml/train", "--params", run_file.name]
     began, seconds = until_first_batch(command, run_file, env)
     while True:
-        (run,) = asked(env, "/flow_runs/filter", {"limit": 1, "sort": "EXPECTED_START_TIME_DESC"})
+        begun = {"state": {"type": {"any_": ["RUNNING", "COMPLETED", "FAILED", "CRASHED"]}}}
+        body = {"flow_runs": begun, "limit": 1, "sort": "START_TIME_DESC"}
+        (run,) = asked(env, "/flow_runs/filter", body)
         if run["state_type"] == "COMPLETED":
             break
+        if run["state_type"] != "RUNNING":
+            raise RuntimeError(f"the submitted run has failed: {run['state']['message']}")
         time.sleep(0.2)
     with urllib.request.urlopen(f"{env['PREFECT_API_URL']}/flow_run_states/?flow_run_id={run['id']}") as answer:
         states = {each["name"]: datetime.fromisoformat(each["timestamp"]).timestamp() for each in json.load(answer)}
