@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from dask_jobqueue import SLURMCluster  # type: ignore[import-not-found,import-untyped,unused-ignore]
+from dask_jobqueue import SLURMCluster  # type: ignore[import-not-found, import-untyped, attr-defined, unused-ignore]
 
 
 def main() -> None:
