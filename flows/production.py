@@ -36,9 +36,7 @@ def up(
     from flows.service.up import up as put_up
 
     def lines() -> list[str]:
-        return put_up(
-            named(state), host=host, port=port, gpu_runs=gpu_runs, cpu_runs=cpu_runs, webhook=webhook
-        )
+        return put_up(named(state), host=host, port=port, gpu_runs=gpu_runs, cpu_runs=cpu_runs, webhook=webhook)
 
     print("\n".join(or_problems("rml up", lines)))
 

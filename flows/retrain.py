@@ -118,7 +118,8 @@ def plan_of(
     def whole() -> None:
         folder = base if base is not None or run_file is None else folder_of(run_file)
         if mappings:
-            collected.append(planned(wanted[0] if wanted else Retraining(), mappings[0], folder, app, scheduler, origin))
+            retraining = wanted[0] if wanted else Retraining()
+            collected.append(planned(retraining, mappings[0], folder, app, scheduler, origin))
 
     collect(parsed, given, *checks, whole)
     return collected[0]

@@ -197,15 +197,15 @@ def wait(turn: Turn, devices: dict[str, Device]) -> Taken:
     said: tuple[Holder, ...] | None = None
     while True:
         holders = tuple(turn.holders())
-        if holders != said:
-            said = holders
-            log.info(_told(holders, devices))
-            publish(Waiting(tuple(devices.values()), holders))
         held = turn.take()
         if held is not None:
             mine = _taken(held, devices)
             log.info(f"{mine.device.name} is free, after {time.monotonic() - began:.1f} s")
             return mine
+        if holders != said:
+            said = holders
+            log.info(_told(holders, devices))
+            publish(Waiting(tuple(devices.values()), holders))
         time.sleep(LOOK_S)
 
 

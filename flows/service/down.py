@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
+from typing import Any
 
 from flows.service import api, processes, profile, runs
 from flows.service.environment import environment
@@ -28,14 +30,20 @@ def down(state: State) -> list[str]:
         os.environ.update(environment(state, options))
         lines = []
         answers = api.is_healthy(options.api)
-        begun = runs.in_progress(options) if answers else []
+        begun: list[dict[str, Any]] = []
+        if answers:
+            # A server that has too much to do is no reason to leave it up: the next start looks for itself.
+            with suppress(OSError):
+                begun = runs.in_progress(options)
         if supervisor.is_up():
             supervisor.stop(*WORKERS)
         orphans = [process for found in processes.of_runs(state).values() for process in found]
         processes.end(orphans, 60)
         if begun:
             runs.note(state, begun)
-            count = runs.put_back(options, begun, runs.TAKEN_DOWN)
+            count = 0
+            with suppress(OSError):
+                count = runs.put_back(options, begun, runs.TAKEN_DOWN)
             if count:
                 which = f"{count} runs" if count > 1 else "1 run"
                 lines.append(f"{which} in progress: `rml up` goes on with {'them' if count > 1 else 'it'}")

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-
 RML = Path(sys.executable).with_name("rml")
 SECTION: dict[str, Any] = {
     "outfile": "out.txt",

@@ -79,7 +79,7 @@ def test_runs_wait_for_the_device_that_another_holds(
     third = submitted("third", 2)
     until(lambda: state_of(guarded, third, "wait for cuda:0") == "Running")
     guarded.call(f"/flow_runs/{third}/set_state", {"state": {"type": "CANCELLING"}})
-    guarded.wait(third, "CANCELLED", timeout=60)
+    until(lambda: guarded.flow_run(third)["state_type"] == "CANCELLED")
     assert "build network" not in phases(guarded, third)
 
     # Edited on the server, the limit lets the second one in beside the first.
@@ -103,7 +103,7 @@ def test_runs_wait_for_the_device_that_another_holds(
     later = [datetime.fromisoformat(each["start_time"]) for each in again if each["name"].startswith("train")]
     assert not [each for each in later if began < each < ended]
     guarded.call(f"/flow_runs/{long}/set_state", {"state": {"type": "CANCELLING"}})
-    guarded.wait(long, "CANCELLED", timeout=90)
+    until(lambda: guarded.flow_run(long)["state_type"] == "CANCELLED")
     until(lambda: guarded.call(f"/v2/concurrency_limits/{LIMIT}")["active_slots"] == 0)
 
 
