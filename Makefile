@@ -28,7 +28,7 @@ test: $(VENV)/dev.stamp ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/dev.stamp ## run the tests that take longer (Debian has what they need in hdf5-tools, chromium, postgresql)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadfile
 
 chaos: $(VENV)/dev.stamp ## kill what runs at 100 random moments, and see that nothing is lost
 	$(BIN)/python tests/production/chaos.py --kills 100
