@@ -309,6 +309,8 @@ def _kept(text: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".json", delete=False) as part:
             part.write(text)
+        # The worker may be another user, and a temporary file is its maker's alone.
+        os.chmod(part.name, 0o644)
         os.replace(part.name, path)
     except OSError as error:
         what = f"the network is too long for a parameter, and {folder} cannot be written: {error.strerror}"

@@ -36,8 +36,9 @@ from tasks.progress import log as run_log
 
 # Seconds between two looks at the server; the most while it does not answer.
 LOOK_S, MOST_S = 1.0, 5.0
-# A run that has crashed may be started again by an automation: so long it is waited for.
-AGAIN_S = 20.0
+# A run that has crashed may be started again, by an automation or by its worker, which looks later and seldom: so long
+# it is waited for.
+AGAIN_S = 30.0
 # Lines of a log come to the server in batches of several processes: so much later than lines written after them.
 LATE = timedelta(seconds=15)
 PAGE = 200
