@@ -393,7 +393,7 @@ class Campaign:
             if line.startswith("resuming ")
         ]
         if not texts or run.position == (0, 0):
-            if run.saved and "attempt " in self._patiently(lambda: self.service.log(run.id)):
+            if run.saved and "it starts as it did at first" in self._patiently(lambda: self.service.log(run.id)):
                 run.wrong.append(f"has begun anew, with a checkpoint of epoch {run.saved}")
             return
         words = texts[0].rpartition("(after ")[2].rstrip(")").split()

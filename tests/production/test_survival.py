@@ -84,12 +84,24 @@ def test_everything_is_killed_at_once(campaign: Any):
 
 
 def test_a_run_that_is_taken_for_dead_is_not_run_twice(campaign: Any):
-    """The server declares it crashed while it lives: another attempt waits for it, and finds it ended."""
+    """Its machine stands still for a while, and the server declares it crashed: another attempt waits for it."""
     run = campaign.submit("declare_crashed")
-    campaign.disturb(run, (2, 1))
+    until = time.monotonic() + chaos.PATIENCE
+    while run.at() < (2, 1):
+        time.sleep(0.02)
+    first = campaign.service.processes(run.id)
+    for process in first:
+        process.suspend()
+    try:
+        campaign.disturb(run, (2, 1))
+        while "waits until an earlier one lets go" not in campaign.service.log(run.id):
+            assert time.monotonic() < until
+            time.sleep(0.5)
+    finally:
+        for process in first:
+            process.resume()
     campaign.finish(run)
     assert (run.wrong, run.retries) == ([], 0)
-    assert "waits until an earlier one lets go" in campaign.service.log(run.id)
 
 
 def test_one_restart_too_many_ends_failed_and_a_retry_goes_on(campaign: Any):
