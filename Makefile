@@ -30,8 +30,8 @@ test: $(VENV)/dev.stamp ## run the tests that take seconds
 test-slow: $(VENV)/dev.stamp ## run the tests that take longer (Debian has what they need in hdf5-tools, chromium, postgresql)
 	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadfile
 
-chaos: $(VENV)/dev.stamp ## kill what runs at 100 random moments, and see that nothing is lost
-	$(BIN)/python tests/production/chaos.py --kills 100
+chaos: $(VENV)/dev.stamp ## kill what runs at 100 (KILLS) random moments, and see that nothing is lost
+	$(BIN)/python tests/production/chaos.py --kills $(or $(KILLS),100)
 
 lint: $(VENV)/dev.stamp ## check style, formatting, types and the direction of imports
 	$(BIN)/ruff check

@@ -31,7 +31,7 @@ def up(
     state: StateFolder = None,
     debug: Debug = False,
 ) -> None:
-    """Put the service up on this machine: server, workers, deployments."""
+    """Put server, workers and deployments up on this machine."""
     from flows.service.state import named
     from flows.service.up import up as put_up
 
@@ -43,7 +43,7 @@ def up(
 
 @commands.command()
 def down(state: StateFolder = None, debug: Debug = False) -> None:
-    """Take the service down; runs in progress save what they have, and go on at the next `rml up`."""
+    """Take them down; runs in progress go on at the next `rml up`."""
     from flows.service.down import down as take_down
     from flows.service.state import named
 
@@ -73,7 +73,7 @@ def register(
     cpu_runs: Annotated[int, typer.Option(min=0, metavar="N", help="Runs at a time on the pool cpu; 0: no limit.")] = 0,
     debug: Debug = False,
 ) -> None:
-    """Tell a server that others keep of the pools, deployments and automations."""
+    """Tell a server that others keep of pools and deployments."""
     from flows.service.register import register as tell
 
     print("\n".join(or_problems("rml register", lambda: tell(gpu_runs, cpu_runs))))
@@ -137,7 +137,7 @@ def schedule(
     remove: Annotated[str | None, typer.Option(metavar="NAME", help="Remove a schedule.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Retrain by the clock: make a schedule, list what is scheduled, or remove one."""
+    """Retrain by the clock: make, list or remove a schedule."""
     options = {"champion": champion, "if_unchanged": if_unchanged, "warm_start": warm_start, "metric": metric}
     given = {key: value for key, value in {**options, "margin": margin, "keep": keep}.items() if value is not None}
 
@@ -164,7 +164,7 @@ def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Remove prepared samples that are old or too much, and what killed runs have left; runs may go on meanwhile."""
+    """Remove prepared samples nobody uses, and what dead runs left."""
     from flows.cleaning import clean_command
 
     print("\n".join(or_problems("rml clean", lambda: clean_command(folders or [], older_than, larger_than, dry_run))))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import logging
+import os
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.attempt import RESTARTED, Attempt, is_cancelled, most_restarts, refuse_one_too_many, restarts
+from flows import attempt as attempts
+from flows.attempt import RESTARTED, Attempt, begin, is_cancelled, most_restarts, refuse_one_too_many, restarts
 from flows.phases import Outcome, execute
 from rml_core.check import check
 from rml_core.checkpoints import native
@@ -156,6 +162,78 @@ def test_who_waits_says_so_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
         second.wait(Refused([Problem("a", "another run is writing to x")]))
     assert caplog.messages == ["attempt 2 waits until an earlier one lets go: another run is writing to x"]
     assert asked == [OURS]
+
+
+@pytest.mark.parametrize(
+    ("flow", "given"),
+    [("rml", {"neural_network": {}}), ("evaluate", {}), ("retrain", {}), ("clean", {"older_than": "long"})],
+)
+def test_each_flow_counts_its_attempt_before_it_looks_at_anything(
+    monkeypatch: pytest.MonkeyPatch, flow: str, given: dict[str, Any]
+):
+    def one_too_many() -> Attempt:
+        raise RunFailed("one attempt too many")
+
+    module = importlib.import_module(f"flows.{flow}")
+    monkeypatch.setattr(module, "page", lambda *arguments: nullcontext(), raising=False)
+    monkeypatch.setattr(module, "_log_to_server", lambda: None)
+    monkeypatch.setattr("flows.attempt.begin", one_too_many)
+    with pytest.raises(RunFailed) as failed:
+        getattr(module, flow).fn(**given)
+    assert str(failed.value) == "one attempt too many"
+
+
+@pytest.fixture
+def flow_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is the second attempt at a flow run."""
+    monkeypatch.setattr("prefect.runtime.flow_run.id", OURS, raising=False)
+    monkeypatch.setattr("prefect.runtime.flow_run.run_count", 2, raising=False)
+    monkeypatch.setattr("flows.attempt._states", lambda run_id: [])
+    monkeypatch.setattr("flows.attempt._alone", {})
+    monkeypatch.setattr("flows.attempt.LOOK_S", 0.0)
+
+
+def binding(monkeypatch: pytest.MonkeyPatch, *errors: int) -> None:
+    """The sockets made from now on cannot be given their names, for these reasons one after the other."""
+    left = list(errors)
+
+    class Socket(socket.socket):
+        def bind(self, address: Any) -> None:
+            if left:
+                number = left.pop(0)
+                raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("flows.attempt.socket.socket", Socket)
+
+
+@pytest.mark.usefixtures("flow_run")
+def test_the_attempt_before_is_waited_for_until_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    ended: list[str] = []
+    monkeypatch.setattr("flows.attempt._end_if_ended", ended.append)
+    binding(monkeypatch, errno.EADDRINUSE, errno.EADDRINUSE)
+    caplog.set_level(logging.INFO)
+    assert begin() == Attempt(OURS, 2)
+    assert caplog.messages == [
+        "attempt 2 at this run",
+        "attempt 2 waits until an earlier one lets go: its process is still there",
+    ]
+    assert ended == [OURS, OURS]
+    for kept in attempts._alone.values():
+        kept.close()
+
+
+@pytest.mark.usefixtures("flow_run")
+def test_a_machine_that_cannot_tell_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    binding(monkeypatch, errno.EPERM)
+    caplog.set_level(logging.WARNING)
+    assert begin() == Attempt(OURS, 2)
+    assert caplog.messages == ["whether the attempt before is still there is not known: Operation not permitted"]
+    for kept in attempts._alone.values():
+        kept.close()
 
 
 def state(kind: str, message: str | None = None) -> Any:

@@ -36,6 +36,13 @@ def test_help_names_every_command(rml: Rml):
         "  network   Show the network of a run file or a Keras JSON file.\n"
         "  export    Write a trained network for onnxruntime, or for torch alone.\n"
         "  schema    Print the run file's JSON schema, for editors.\n"
+        "  up        Put server, workers and deployments up on this machine.\n"
+        "  down      Take them down; runs in progress go on at the next `rml up`.\n"
+        "  status    Say what the service runs; exit status 1 where not all is well.\n"
+        "  register  Tell a server that others keep of pools and deployments.\n"
+        "  submit    Submit a run file to a deployment, where a worker runs it.\n"
+        "  schedule  Retrain by the clock: make, list or remove a schedule.\n"
+        "  clean     Remove prepared samples nobody uses, and what dead runs left.\n"
     )
 
 
@@ -108,7 +115,7 @@ def test_validate_says_every_problem_of_every_file(
         '    or give "type" where inputs and targets are of one type\n'
         "neural_network.outfiel: unknown key\n"
         "    allowed: outfile, num_epochs, debug, debug_interval, layers, data, optimizer, loss, checkpoints, seed, "
-        "precision, device, early_stopping\n"
+        "precision, device, early_stopping, tensorboard\n"
         '    did you mean "outfile"?\n'
         "\n"
         f"{text}: 1 problem\n"

@@ -186,13 +186,15 @@ def test_json_text_that_is_none_says_where(monkeypatch: pytest.MonkeyPatch, caps
     )
 
 
-def test_the_hook_imports_next_to_nothing():
+def test_the_hook_imports_next_to_nothing(tmp_path: Path):
+    # Away from the project's folder, whose prefect.toml has Prefect import it.
     program = (
         "import sys, prefect.plugins; before = set(sys.modules); import flows.plugin\n"
         "print(sorted(name for name in set(sys.modules) - before if name.split('.')[0] in "
         "('flows', 'tasks', 'rml_core', 'torch', 'numpy', 'cv2', 'dask', 'pandas')))"
     )
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert finished.stdout == "['flows', 'flows.plugin']\n"
 
 

@@ -35,7 +35,7 @@ class Server:
         self._answer(f"{method} {there['key'] or there['type']}")
         there.update(json)
 
-    def read_artifacts(self, artifact_filter: Any) -> list[Any]:
+    def read_artifacts(self, artifact_filter: Any, limit: int) -> list[Any]:
         return [each["made"] for each in self.shown.values()]
 
     def by_key(self) -> dict[str, Any]:
