@@ -6,6 +6,7 @@ goes on from this run's newest one and from nobody else's. Imports Prefect only 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -88,6 +89,15 @@ class Attempt:
         time.sleep(LOOK_S)
 
 
+@contextmanager
+def made() -> Iterator[Attempt]:
+    """The attempt that this process makes at its flow run, as long as the flow's work lasts: before all that may end
+    the process, so that it is counted."""
+    attempt = begin()
+    with attempt.lasting():
+        yield attempt
+
+
 def begin() -> Attempt:
     """The attempt that this process makes at its flow run.
 
@@ -111,10 +121,14 @@ def begin() -> Attempt:
         own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             own.bind(name)
-            _alone[run_id] = own
-        except OSError:
-            own.close()
-            attempt.wait(Refused([Problem("", "its process is still there")]))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                own.close()
+                attempt.wait(Refused([Problem("", "its process is still there")]))
+                continue
+            # A machine without such names: the places that a run claims are then all that keeps two apart.
+            log.warning(f"whether the attempt before is still there is not known: {error.strerror or error}")
+        _alone[run_id] = own
     if attempt._asked:
         _end_if_ended(run_id)
     return attempt

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
-from flows import cleaning
+from flows import attempt, cleaning
 from flows.rml import _log_to_server
 from rml_core.config.problem import collect
 from tasks.progress import log
@@ -31,14 +31,15 @@ def clean(older_than: str = cleaning.DAYS, larger_than: str | None = None, dry_r
         dry_run: Only say what would go.
     """
     _log_to_server()
-    given: dict[str, Any] = {"larger": None}
-    collect(
-        lambda: given.update(older=cleaning.seconds(older_than, "older_than")),
-        lambda: given.update(larger=cleaning.size(larger_than, "larger_than") if larger_than else None),
-    )
-    done = cleaning.clean(given["older"], given["larger"], networks_in_use=networks_in_use, dry_run=dry_run)
-    for line in done.lines(dry_run):
-        log.info(line)
+    with attempt.made():
+        given: dict[str, Any] = {"larger": None}
+        collect(
+            lambda: given.update(older=cleaning.seconds(older_than, "older_than")),
+            lambda: given.update(larger=cleaning.size(larger_than, "larger_than") if larger_than else None),
+        )
+        done = cleaning.clean(given["older"], given["larger"], networks_in_use=networks_in_use, dry_run=dry_run)
+        for line in done.lines(dry_run):
+            log.info(line)
 
 
 def networks_in_use() -> set[str]:

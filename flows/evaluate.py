@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows import stores
+from flows import attempt, stores
 from flows.evaluation import Given, evaluation, figures_of
 from flows.page.shown import page
 from flows.phases import execute
@@ -47,13 +47,13 @@ def evaluate(
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
     _log_to_server()
-    with page("prefect deployment run rml/evaluate --params FILE") as shown:
+    with page("prefect deployment run rml/evaluate --params FILE") as shown, attempt.made() as now:
         stores.use()
         collect(threads, memory_limit, lambda: check_address(scheduler))
         given = Given(
             checkpoint, test_input_path, test_target_path, test_batch_size, outfile, test_output_path, hdf5_outfile
         )
         checked = evaluation(given, neural_network, base, app)
-        outcome = execute(checked, AsTasks(), scheduler=scheduler)
+        outcome = execute(checked, AsTasks(), scheduler=scheduler, attempt=now)
         shown.done(outcome)
     return figures_of(outcome)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +86,7 @@ def execute(
     places = Places.of(checked)
     lines = EpochLines(checked.run.file.num_epochs, checked.test is not None, places.prediction is not None)
     wait = attempt.wait if attempt is not None and attempt.goes_on else None
-    lasting = attempt.lasting() if attempt is not None else nullcontext()
-    with lasting, claimed(places.make(), places.replaced, wait), listening(lines), ExitStack() as held:
+    with claimed(places.make(), places.replaced, wait), listening(lines), ExitStack() as held:
         if places.prediction is not None:
             from flows.assembling import refuse_without_room
 

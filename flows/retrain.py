@@ -69,7 +69,7 @@ def retrain(
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
     _log_to_server()
-    with page("prefect deployment run rml/retrain --params FILE") as shown:
+    with page("prefect deployment run rml/retrain --params FILE") as shown, attempt.made() as now:
         stores.use()
         plan = plan_of(
             {"champion": champion, "if_unchanged": if_unchanged, "warm_start": warm_start, "metric": metric}
@@ -81,7 +81,6 @@ def retrain(
             ranks,
             scheduler,
         )
-        now = attempt.begin()
         ended = retrained(
             plan, AsTasks(), now.run_id, attempt=now, trained=shown.done, promoted=lambda row: announce(plan, row)
         )

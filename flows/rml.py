@@ -108,12 +108,12 @@ def rml(
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
     _log_to_server()
-    with page() as shown:
+    with page() as shown, attempt.made() as now:
         stores.use()
         given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
         collect(threads, memory_limit, *given)
         checked = check(read({ROOT: neural_network}, base), app)
-        outcome = execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=attempt.begin())
+        outcome = execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now)
         shown.done(outcome)
         return shown.completed
 
@@ -134,8 +134,7 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         _log_to_server()
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
-        with page() as shown:
-            now = attempt.begin()
+        with page() as shown, attempt.made() as now:
             outcomes.append(execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now))
             shown.done(outcomes[0])
             return shown.completed
