@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 from rml_core.config import roots
@@ -17,7 +18,8 @@ from rml_core.config.trust import Origin, here
 from tasks.progress import log
 from tasks.ranks import threads
 
-# Addresses with commas between them: those that a worker with `RML_ROOTS` takes from others.
+# Addresses with commas between them: those that a worker takes from others. Unset, and without `RML_ROOTS`: those of
+# its own machine.
 SCHEDULERS = "RML_SCHEDULERS"
 LOOPBACK = "127.0.0.1:0"
 # So long a scheduler at an address may take to answer.
@@ -33,21 +35,42 @@ Watch = Callable[[Any, int], None]
 
 
 # What Dask reaches a scheduler by; without a protocol it is tcp.
-ADDRESS = re.compile(r"(?:(?:tcp|tls|ws|wss|ucx)://)?(?:\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
+ADDRESS = re.compile(r"(?:(?:tcp|tls|ws|wss|ucx)://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})/?")
 
 
 def check_address(scheduler: str | None) -> None:
     """Raises `Refused` where `scheduler` cannot be the address of one, whoever may listen there."""
     found = ADDRESS.fullmatch(scheduler) if scheduler is not None else None
-    if scheduler is not None and (found is None or not 0 < int(found[1]) < 1 << 16):
+    if scheduler is not None and (found is None or not 0 < int(found[2]) < 1 << 16):
         raise Refused([Problem("--scheduler", f"{shown(scheduler)} does not fit", "an address, as tcp://host:8786")])
-    if scheduler is not None and here() is Origin.RECEIVED and roots.roots() is not None:
-        # What a scheduler answers is unpickled: whoever keeps it can have any code run here.
-        trusted = [each.strip() for each in os.environ.get(SCHEDULERS, "").split(",") if each.strip()]
-        if scheduler not in trusted:
-            what = f"{shown(scheduler)} is not one that this worker trusts"
-            allowed = f"{listed(trusted) or 'none'} ({SCHEDULERS})"
-            raise Refused([Problem("--scheduler", what, allowed, "leave it out, or ask whoever runs the worker")])
+    if scheduler is not None and found is not None and here() is Origin.RECEIVED:
+        _trust(scheduler, found[1])
+
+
+def _trust(scheduler: str, host: str) -> None:
+    """Raises `Refused` where a run that came from somebody else is not to connect there: what a scheduler answers is
+    unpickled, so that whoever keeps it can have any code run here.
+
+    Unless the worker says which ones it trusts, that is whoever listens on this machine; with `RML_ROOTS` nobody is."""
+    said = os.environ.get(SCHEDULERS)
+    if said is None and roots.roots() is None:
+        if _is_here(host):
+            return
+        allowed = f"one of the worker's own machine, as tcp://127.0.0.1:8786, or those that {SCHEDULERS} names"
+    else:
+        trusted = [each.strip() for each in (said or "").split(",") if each.strip()]
+        if scheduler in trusted:
+            return
+        allowed = f"{listed(trusted) or 'none'} ({SCHEDULERS})"
+    what = f"{shown(scheduler)} is not one that this worker trusts"
+    raise Refused([Problem("--scheduler", what, allowed, "leave it out, or ask whoever runs the worker")])
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -58,18 +58,46 @@ def test_what_is_no_address(address: str):
     assert str(refused.value) == (f'--scheduler: "{address}" does not fit\n    allowed: an address, as tcp://host:8786')
 
 
+def refused_by(address: str) -> str:
+    with pytest.raises(Refused) as refused:
+        check_address(address)
+    return str(refused.value)
+
+
+UNTRUSTED = (
+    '--scheduler: "{address}" is not one that this worker trusts\n'
+    "    allowed: {allowed}\n    leave it out, or ask whoever runs the worker"
+)
+
+
+@pytest.mark.parametrize("address", ["tcp://any:8786", "tcp://127.0.0.1.evil:1", "127.1:1", "tcp://[::2]:1"])
+def test_a_worker_takes_schedulers_of_its_own_machine_from_others(monkeypatch: pytest.MonkeyPatch, address: str):
+    monkeypatch.delenv("RML_ROOTS", raising=False)
+    monkeypatch.delenv("RML_SCHEDULERS", raising=False)
+    check_address(address)
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "id")
+    allowed = "one of the worker's own machine, as tcp://127.0.0.1:8786, or those that RML_SCHEDULERS names"
+    assert refused_by(address) == UNTRUSTED.format(address=address, allowed=allowed)
+    for own in ("127.0.0.1:1", "tcp://127.8.9.1:8786", "tls://localhost:2", "ws://[::1]:3/", None):
+        check_address(own)
+    monkeypatch.setenv("RML_SCHEDULERS", "")
+    own = "tcp://127.0.0.1:8786"
+    assert refused_by(own) == UNTRUSTED.format(address=own, allowed="none (RML_SCHEDULERS)")
+    monkeypatch.setenv("RML_SCHEDULERS", address)
+    check_address(address)
+
+
 def test_a_worker_with_roots_takes_none_but_schedulers_that_it_trusts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RML_ROOTS", "/data")
+    monkeypatch.delenv("RML_SCHEDULERS", raising=False)
     check_address("tcp://any:8786")
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "id")
+    own = "tcp://127.0.0.1:8786"
+    assert refused_by(own) == UNTRUSTED.format(address=own, allowed="none (RML_SCHEDULERS)")
     for trusted, allowed in (("", "none"), ("tcp://a:1, tcp://b:2", "tcp://a:1, tcp://b:2")):
         monkeypatch.setenv("RML_SCHEDULERS", trusted)
-        with pytest.raises(Refused) as refused:
-            check_address("tcp://any:8786")
-        assert str(refused.value) == (
-            '--scheduler: "tcp://any:8786" is not one that this worker trusts\n'
-            f"    allowed: {allowed} (RML_SCHEDULERS)\n    leave it out, or ask whoever runs the worker"
-        )
+        allowed = f"{allowed} (RML_SCHEDULERS)"
+        assert refused_by("tcp://any:8786") == UNTRUSTED.format(address="tcp://any:8786", allowed=allowed)
     check_address("tcp://b:2")
     check_address(None)
 
