@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from flows.phases import as_it_is, execute
 from rml_core.check import check
@@ -122,7 +123,7 @@ def test_a_full_disk(
     assert place.torn() == []
     reference = whole[volume]
     saved = "checkpoints/model_checkpoint_2.pt"
-    states = [chaos.torch.load(each.folder / saved, weights_only=True) for each in (place, reference)]
+    states = [torch.load(each.folder / saved, weights_only=True) for each in (place, reference)]
     for key in ("network", "optimizer", "random"):
         assert chaos.same(states[0][key], states[1][key])
     assert {name for name in place.files() if "cache" not in name} == {
@@ -151,5 +152,5 @@ def test_prepared_samples_that_are_damaged_or_gone_are_made_again(
             path.unlink()
     place.run()
     saved = "checkpoints/model_checkpoint_2.pt"
-    states = [chaos.torch.load(each.folder / saved, weights_only=True) for each in (place, whole[False])]
+    states = [torch.load(each.folder / saved, weights_only=True) for each in (place, whole[False])]
     assert chaos.same(states[0]["network"], states[1]["network"])
