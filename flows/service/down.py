@@ -34,7 +34,7 @@ def down(state: State) -> list[str]:
         if answers:
             # A server that has too much to do is no reason to leave it up: the next start looks for itself.
             with suppress(OSError):
-                begun = runs.in_progress(options)
+                begun = runs.of_this_machine(options)
         if supervisor.is_up():
             supervisor.stop(*WORKERS)
         orphans = [process for found in processes.of_runs(state).values() for process in found]

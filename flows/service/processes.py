@@ -35,6 +35,13 @@ def of_runs(state: State) -> dict[str, list[psutil.Process]]:
     return runs
 
 
+def runs_here() -> set[str]:
+    """The flow runs that processes of this machine work on, whosever worker has begun them, as far as this user may
+    know."""
+    found = (_environment(process).get(FLOW_RUN) for process in psutil.process_iter())
+    return {run for run in found if run}
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:

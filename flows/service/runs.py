@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.parse
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,33 +15,63 @@ TAKEN_DOWN = "The service was taken down: goes on when it is up again"
 BEGUN = ("PENDING", "RUNNING", "CANCELLING")
 
 
-def in_progress(options: Options) -> list[dict[str, Any]]:
-    """The runs of deployments that a worker has begun."""
+def in_progress(url: str) -> list[dict[str, Any]]:
+    """The runs of our deployments that a worker has begun, on whatever machine. `url`: of the server's interface."""
     found: list[dict[str, Any]] = []
     while True:
         body = {
             "flow_runs": {"state": {"type": {"any_": list(BEGUN)}}, "deployment_id": {"is_null_": False}},
+            # What else uses the server sees to its own.
+            "flows": {"name": {"any_": ["rml"]}},
             "limit": 200,
             "offset": len(found),
         }
-        more = api.call(options.api, "/flow_runs/filter", body)
+        more = api.call(url, "/flow_runs/filter", body)
         found += more
         if len(more) < 200:
             return found
 
 
+def of_this_machine(options: Options) -> list[dict[str, Any]]:
+    """The runs in progress that a worker of this machine has begun: those of others tell their runs themselves."""
+    found = in_progress(options.api)
+    unnamed = any(worker_of(run) is None for run in found)
+    alone = unnamed and all(is_here(name) for name in workers(options.api).values())
+    return [run for run in found if _is_ours(run, alone)]
+
+
 def without_process(state: State, options: Options) -> list[dict[str, Any]]:
     """Runs that a worker of this service has begun and that no process of this machine works on."""
     alive = processes.of_runs(state)
-    return [run for run in in_progress(options) if run["id"] not in alive and _is_ours(run)]
+    return [run for run in of_this_machine(options) if run["id"] not in alive]
 
 
-def _is_ours(run: dict[str, Any]) -> bool:
-    """Whether its worker was on this machine: workers of others tell their runs themselves."""
-    import socket
+def _is_ours(run: dict[str, Any], alone: bool) -> bool:
+    """A worker says its name a moment after it has taken a run: until then it is ours where no other machine takes
+    runs. A run that is on and has no name was begun by no worker of ours."""
+    name = worker_of(run)
+    return is_here(name) if name is not None else alone and run["state_type"] == "PENDING"
 
+
+def worker_of(run: dict[str, Any]) -> str | None:
+    """The name of the worker that has begun a run; None: it has not said so yet, or it was no worker."""
     name = (run.get("labels") or {}).get("prefect.worker.name")
-    return name is None or str(name).endswith(f" on {socket.gethostname()}")
+    return None if name is None else str(name)
+
+
+def is_here(worker: str) -> bool:
+    """Whether the worker of this name is one of this machine."""
+    return worker.endswith(f" on {socket.gethostname()}")
+
+
+def workers(url: str, status: str = "ONLINE") -> dict[str, str]:
+    """The names of the workers of all pools that are online, or gone, each with its id."""
+    found: dict[str, str] = {}
+    for pool in api.call(url, "/work_pools/filter", {}):
+        for each in api.call(url, f"/work_pools/{urllib.parse.quote(pool['name'])}/workers/filter", {}):
+            if each["status"] == status:
+                found[each["id"]] = str(each["name"])
+    return found
 
 
 def put_back(

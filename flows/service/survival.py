@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 # Three heartbeats of 30 s.
 LOST_S = 90.0
-# From a worker's taking a run to its first word: a container's image may have to be fetched.
+# From a worker's taking a run to its first word, where the worker is gone.
 BEGUN_S = 900.0
+# A run whose worker is gone, and that has given no sign of life for so long, is gone with it.
+SILENT_S = 300.0
 # A crashed run that no automation has scheduled again by then, its worker does; not one of long ago.
 AUTOMATION_S, FORGOTTEN_S = 15.0, 3600.0
 # So often a worker looks.
@@ -86,45 +88,68 @@ def crashed() -> Automation:
     )
 
 
-def keep(worker: str, busy: Callable[[], Collection[str]]) -> None:
+def keep(worker: str, busy: Callable[[], Collection[str]], answered_s: float = 0.0) -> None:
     """What the worker of this name sees to, every few seconds: events, and with them automations, are lost with a
     server that is killed, or that has too much to do.
 
-    Its runs whose processes are gone are Crashed, or Cancelled; crashed ones are scheduled again. `busy`: those that it
-    is about to start, or to report of, itself.
+    Runs whose processes are gone are Crashed, or Cancelled; crashed ones are scheduled again: its own, and those of
+    workers that are gone. `busy`: those that it is about to start, or to report of, itself. `answered_s`: so long the
+    server has answered; before it has for a while, nothing follows from silence.
 
     Raises:
         OSError: the server is away.
     """
     from flows.service import processes, runs
-    from flows.service.state import named
 
-    state = named()
-    options = state.options()
-    if options is None:
-        return
-    begun = runs.in_progress(options)
+    url = os.environ["PREFECT_API_URL"]
+    begun = runs.in_progress(url)
     # Asked in this order: what was begun before the server answered is among them.
     own = busy()
-    alive = processes.of_runs(state) if begun else {}
-    for run in begun:
-        if run["id"] in own or run["id"] in alive:
+    alive = processes.runs_here() if begun else set()
+    left = [run for run in begun if run["id"] not in own and run["id"] not in alive]
+    crashed = _crashed(url) if most_restarts() else []
+    others = any(runs.worker_of(run) != worker for run in (*left, *crashed))
+    online = set(runs.workers(url).values()) if others else set()
+    # Of a name that a service has given there is one worker; by hand, several of one name may be begun.
+    alone = processes.MARK in os.environ
+    for run in left:
+        its = runs.worker_of(run)
+        if its == worker and alone:
+            _end(url, run, "Its process is gone")
+        elif its in online and its != worker:
             continue
-        if _worker_of(run) == worker:
-            is_cancelled = run["state_type"] == "CANCELLING"
-            name, why = ("Cancelled", "Cancelled") if is_cancelled else ("Crashed", "Its process is gone")
-            _set(options.api, run, {"type": name.upper(), "name": name, "message": why})
-        elif run["state_type"] == "PENDING" and _age(run) > BEGUN_S:
-            why = "A worker has taken this run, and it has not begun: the worker is gone"
-            _set(options.api, run, {"type": "CRASHED", "name": "Crashed", "message": why})
-    if most_restarts():
-        for run in _crashed(options.api):
-            if _worker_of(run) == worker and run["id"] not in busy() and AUTOMATION_S < _age(run) < FORGOTTEN_S:
-                _set(options.api, run, {"type": "SCHEDULED", "name": "AwaitingRetry", "message": RESTARTED})
+        elif run["state_type"] == "PENDING":
+            if _age(run) > BEGUN_S:
+                _end(url, run, "A worker has taken this run, and it has not begun: the worker is gone")
+        elif its is not None and min(_age(run), answered_s) > SILENT_S and not _is_heard(url, run):
+            _end(url, run, "No sign of life from its process: the worker that has begun it is gone")
+    for run in crashed:
+        its = runs.worker_of(run)
+        is_left = its is not None and (its == worker or its not in online)
+        if is_left and run["id"] not in busy() and AUTOMATION_S < _age(run) < FORGOTTEN_S:
+            _set(url, run, {"type": "SCHEDULED", "name": "AwaitingRetry", "message": RESTARTED})
 
 
-def _worker_of(run: dict[str, Any]) -> str | None:
-    return (run.get("labels") or {}).get("prefect.worker.name")
+def _end(url: str, run: dict[str, Any], why: str) -> None:
+    is_cancelled = run["state_type"] == "CANCELLING"
+    name, why = ("Cancelled", "Cancelled") if is_cancelled else ("Crashed", why)
+    _set(url, run, {"type": name.upper(), "name": name, "message": why})
+
+
+def _is_heard(url: str, run: dict[str, Any]) -> bool:
+    """Whether the run has given a sign of life of late."""
+    from flows.service import api
+
+    since = datetime.now(UTC) - timedelta(seconds=SILENT_S)
+    body = {
+        "filter": {
+            "occurred": {"since": since.isoformat()},
+            "event": {"name": [HEARTBEAT]},
+            "resource": {"id": [f"prefect.flow-run.{run['id']}"]},
+        },
+        "limit": 1,
+    }
+    return bool(api.call(url, "/events/filter", body)["events"])
 
 
 def _age(run: dict[str, Any]) -> float:

@@ -110,11 +110,13 @@ async def _work(pool: str) -> None:
 
     async def end() -> None:
         worker.ending = True
-        _tell_runs(signal.SIGTERM)
+        told: set[tuple[int, float]] = set()
         until = time.monotonic() + GRACE_SECONDS
-        while worker.in_progress and time.monotonic() < until:
+        while worker.busy and time.monotonic() < until:
+            # Some have no group of their own yet, or are started only now.
+            _tell_runs(signal.SIGTERM, told)
             await asyncio.sleep(0.1)
-        _tell_runs(signal.SIGKILL)
+        _tell_runs(signal.SIGKILL, set())
         until = time.monotonic() + 5
         while worker.in_progress and time.monotonic() < until:
             await asyncio.sleep(0.1)
@@ -164,21 +166,27 @@ def _nothing() -> None:
 
 async def _keep(worker: Any) -> None:
     """See to its runs as long as it works; what cannot be said now is said a little later."""
+    answers_since = time.monotonic()
     while not worker.ending:
         try:
-            await asyncio.to_thread(survival.keep, worker.name, lambda: worker.busy)
+            answered_s = time.monotonic() - answers_since
+            await asyncio.to_thread(survival.keep, worker.name, lambda: worker.busy, answered_s)
         except (OSError, ValueError, KeyError) as error:
+            answers_since = time.monotonic()
             print(f"the runs of {worker.name} are not looked for: {type(error).__name__}: {error}", file=sys.stderr)
         await asyncio.sleep(survival.KEEP_S)
 
 
-def _tell_runs(number: signal.Signals) -> None:
-    """Each run is a process with a group of its own, in which its helpers are."""
+def _tell_runs(number: signal.Signals, told: set[tuple[int, float]]) -> None:
+    """Tell the runs that have not been `told`, each once. Each is a process with a group of its own, in which its
+    helpers are."""
     for child in psutil.Process().children():
         try:
-            if os.getpgid(child.pid) == child.pid:
+            who = (child.pid, child.create_time())
+            if who not in told and os.getpgid(child.pid) == child.pid:
                 os.killpg(child.pid, number)
-        except (ProcessLookupError, PermissionError):
+                told.add(who)
+        except (ProcessLookupError, PermissionError, psutil.Error):
             continue
 
 
