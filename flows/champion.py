@@ -16,10 +16,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from rml_core.config.problem import RunFailed
+from rml_core.config import roots
+from rml_core.config.problem import RunFailed, shown
 from rml_core.config.unfinished import remove_leftovers, unfinished
 from rml_core.engine.log import as_json
 
@@ -33,11 +34,12 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Round:
-    """`number` counts from 1, `run_id` is that of the run which makes it."""
+    """`number` counts from 1, `run_id` is that of the run which makes it, `run_file` the digest of what is learned."""
 
     number: int
     run_id: str
     path: Path
+    run_file: str = ""
 
     @property
     def decision(self) -> Row | None:
@@ -46,7 +48,7 @@ class Round:
 
     def decide(self, row: Row) -> None:
         """Raises `RunFailed` where it cannot be written; so do the other methods."""
-        put(self.path / ROUND, as_json({"run_id": self.run_id, "decision": row}))
+        put(self.path / ROUND, as_json({"run_id": self.run_id, "run_file": self.run_file, "decision": row}))
 
 
 @dataclass(frozen=True)
@@ -85,36 +87,38 @@ class Champions:
             path = self.round_path(number)
             said = _read(path / ROUND)
             if said is not None:
-                found.append(Round(number, str(said.get("run_id", "")), path))
+                found.append(Round(number, str(said.get("run_id", "")), path, str(said.get("run_file", ""))))
         return found
 
     def round_of(self, run_id: str) -> Round | None:
         """The round that the run has begun in an earlier attempt."""
         return next((each for each in reversed(self.rounds()) if each.run_id == run_id), None)
 
-    def begin(self, run_id: str) -> Round:
-        """A new round."""
+    def begin(self, run_id: str, run_file: str = "") -> Round:
+        """A new round. Raises `RunFailed`."""
         numbers = [int(row["round"]) for row in self.history()] + [each.number for each in self.rounds()]
         number = max(numbers, default=0) + 1
-        made = Round(number, run_id, self.round_path(number))
+        made = Round(number, run_id, self.round_path(number), run_file)
         # What was killed before it said which run it is of is nobody's.
         shutil.rmtree(made.path, ignore_errors=True)
-        put(made.path / ROUND, json.dumps({"run_id": run_id}))
+        put(made.path / ROUND, json.dumps({"run_id": run_id, "run_file": run_file}))
         return made
 
     def settle(self, promoted: Callable[[Row], None] = lambda row: None) -> list[Row]:
         """Do what rounds have decided and was not done yet; gives their rows. `promoted`: told of each new champion,
-        once at least."""
+        once at least.
+
+        A challenger whose checkpoint is not there becomes no champion: its row says so, and is `lost`."""
         done = {int(row["round"]) for row in self.history()}
         rows = []
         for each in self.rounds():
             row = each.decision
             if row is None or each.number in done:
                 continue
+            if row["promoted"] and (lack := self._lack(each, row["challenger"]["checkpoint"])):
+                row = {**row, "promoted": False, "lost": True, "why": f"{row['why']}; but {lack}"}
             if row["promoted"]:
-                checkpoint = self.folder / row["challenger"]["checkpoint"]
-                if checkpoint.exists():
-                    point_to(checkpoint, self.folder / CHAMPION)
+                point_to(self.folder / row["challenger"]["checkpoint"], self.folder / CHAMPION)
                 promoted(row)
             put(self.folder / HISTORY, "".join(map(as_json, [*self.history(), row])))
             rows.append(row)
@@ -135,11 +139,35 @@ class Champions:
             shutil.rmtree(self.round_path(number), ignore_errors=True)
         return gone
 
-    def _numbers(self) -> list[int]:
+    def _lack(self, of: Round, checkpoint: Any) -> str:
+        """Why what a decision names cannot be the champion: others may have written it. Raises `RunFailed`."""
+        own = PurePath("rounds", f"{of.number:04d}", "checkpoints")
+        if not isinstance(checkpoint, str) or PurePath(checkpoint).parent != own:
+            return f"{shown(checkpoint)} is no checkpoint of the round"
+        path = self.folder / checkpoint
         try:
-            return sorted(int(name) for name in os.listdir(self.folder / "rounds") if name.isdecimal())
-        except OSError:
+            path.stat()
+        except FileNotFoundError:
+            return f"its checkpoint {checkpoint} is gone"
+        except OSError as error:
+            raise RunFailed(f"{path}: {error.strerror or error}; the champion is who it was") from error
+        return "" if path.is_file() else f"its checkpoint {checkpoint} is no file"
+
+    def _numbers(self) -> list[int]:
+        """Raises `RunFailed` where folders of rounds, which are removed with all that is in them, are elsewhere."""
+        folder = self.folder / "rounds"
+        try:
+            names = sorted((name for name in os.listdir(folder) if name.isdecimal()), key=int)
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise RunFailed(f"{folder}: {error.strerror or error}") from error
+        for path in (folder, *(folder / name for name in names)):
+            if path.is_symlink():
+                raise RunFailed(
+                    f"{path} is a link, and rounds are removed with all that is in them: put a folder there"
+                )
+        return [int(name) for name in names]
 
 
 def point_to(checkpoint: Path, champion: Path) -> None:
@@ -149,6 +177,7 @@ def point_to(checkpoint: Path, champion: Path) -> None:
         RunFailed: it cannot be written; the champion is then who it was.
     """
     try:
+        roots.check(str(checkpoint))
         if champion.exists() and os.path.samefile(checkpoint, champion):
             return
         remove_leftovers(champion)
@@ -172,6 +201,7 @@ def put(path: Path, text: str | bytes) -> None:
     """Write a whole file: it holds what it held before until the new content is on the disk. Raises `RunFailed`."""
     making = unfinished(path)
     try:
+        roots.check(str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         try:

@@ -137,3 +137,63 @@ def test_a_number_that_json_has_no_word_for_is_null_and_a_damaged_history_is_nam
     (tmp_path / HISTORY).write_text("{\n")
     with pytest.raises(RunFailed, match=r"history\.jsonl is damaged: .*; mend it, or move the folder away$"):
         champions.history()
+
+
+def test_a_challenger_whose_checkpoint_is_not_there_becomes_no_champion(tmp_path: Path):
+    champions, told = Champions(tmp_path), []
+    decided(champions)
+    champions.settle()
+    (decided(champions).path / "checkpoints/model_checkpoint_1.pt").unlink()
+    (row,) = champions.settle(told.append)
+    assert (row["promoted"], row["lost"], told) == (False, True, [])
+    assert row["why"] == "...; but its checkpoint rounds/0002/checkpoints/model_checkpoint_1.pt is gone"
+    assert (tmp_path / CHAMPION).read_text() == "weights of round 1"
+    assert champions.history()[-1] == json.loads(json.dumps(row).replace("NaN", "null"))
+
+
+@pytest.mark.parametrize("named", ["/outside", "../outside", "rounds/0001/checkpoints/../../../../outside", 3])
+def test_a_decision_that_names_another_file_is_not_carried_out(tmp_path: Path, named: Any):
+    (tmp_path / "outside").write_text("secret")
+    champions = Champions(tmp_path / "champion")
+    made = decided(champions)
+    named = str(tmp_path / "outside") if named == "/outside" else named
+    made.decide({"round": 1, "promoted": True, "why": "...", "challenger": {"checkpoint": named}})
+    assert champions.settle()[0]["why"] == f"...; but {json.dumps(named)} is no checkpoint of the round"
+    assert champions.champion is None
+
+
+def test_a_checkpoint_or_a_round_that_leads_out_of_the_roots_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    champions = Champions(tmp_path / "champion")
+    made = decided(champions)
+    (tmp_path / "secret").write_text("secret")
+    checkpoint = made.path / "checkpoints/model_checkpoint_1.pt"
+    checkpoint.unlink()
+    checkpoint.symlink_to(tmp_path / "secret")
+    monkeypatch.setenv("RML_ROOTS", str(tmp_path / "champion"))
+    with pytest.raises(RunFailed) as failed:
+        champions.settle()
+    assert str(failed.value) == (
+        f"{tmp_path}/champion/{CHAMPION}: it leads to {tmp_path}/secret, which is not below {tmp_path}/champion "
+        "(RML_ROOTS); the champion is who it was"
+    )
+    assert champions.champion is None
+    with pytest.raises(RunFailed, match=rf"^{tmp_path}/a: it leads to {tmp_path}/a, which is not below "):
+        champion.put(tmp_path / "a", "text")
+
+
+@pytest.mark.parametrize("linked", ["rounds", "rounds/0001"])
+def test_folders_of_rounds_that_are_links_are_refused_and_left_alone(tmp_path: Path, linked: str):
+    outside = tmp_path / "outside"
+    (outside / "0001").mkdir(parents=True)
+    (outside / "0001" / "kept").write_text("kept")
+    place = tmp_path / "champion" / linked
+    place.parent.mkdir(parents=True)
+    place.symlink_to(outside if linked == "rounds" else outside / "0001")
+    with pytest.raises(RunFailed) as failed:
+        Champions(tmp_path / "champion").begin("a")
+    assert str(failed.value) == (
+        f"{place} is a link, and rounds are removed with all that is in them: put a folder there"
+    )
+    assert (outside / "0001" / "kept").exists()
