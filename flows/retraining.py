@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from flows import evaluation, judging
+from flows import contest, judging
 from flows.champion import DATA, Champions, Round, Row, put
 from flows.data_identity import Changes, Holdings, changes, holdings
 from flows.judging import Metric
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 # What of a run file says how it runs and where it writes, but not what is learned.
 APART = ("outfile", "debug", "debug_interval", "device", "tensorboard")
 APART_DATA = ("test_output_path", "hdf5_outfile", "hdf5_precision", "hdf5_output", "overlap_blend", "preload")
-# What says which the test samples are, and how they are read.
-OF_TEST = ("test_input_path", "test_target_path", "test_tag", "testing_tag", "test_batch_size", "preload")
 APART_CHECKPOINTS = ("save", "resume", "interval", "keep")
 
 
@@ -191,10 +189,19 @@ def retrained(
         RunFailed: during work; the champion is then who it was.
     """
     champions, wanted = plan.champions, plan.wanted
-    # Whoever is tracked waits for whoever works there: an attempt taken for dead, or a round begun by hand.
-    wait = attempt.wait if attempt is not None else None
     _make(champions.folder)
-    with claimed([("champion", champions.folder)], wait=wait):
+    waited: list[Refused] = []
+
+    def wait(held: Refused) -> None:
+        assert attempt is not None
+        waited[:] = [held]
+        attempt.wait(held)
+
+    # Whoever is tracked waits for whoever works there: an attempt taken for dead, or a round begun by hand.
+    with claimed([("champion", champions.folder)], wait=wait if attempt is not None else None):
+        if waited:
+            # What was looked at before may have been hours ago.
+            plan = replace(plan, checked=check(plan.run, plan.checked.app))
         for row in champions.settle(promoted):
             log.info(f"round {row['round']}, which was stopped before its end, is settled: {row['why']}")
         began = champions.round_of(run_id)
@@ -205,26 +212,24 @@ def retrained(
         now = holdings((plan.checked.training, plan.checked.test), last)
         seen = changes(last, now) if last is not None else {}
         identity = {"data": now.digest(), "run_file": learned_identity(plan.run)}
-        if began is not None and _noted(began) != now.digest():
-            log.info(f"the data changed since round {began.number} began: a new round begins")
+        judged_by = {"metric": str(plan.metric), "margin": wanted.margin}
+        if began is not None and (other := _other(began, identity)):
+            log.info(f"{other} changed since round {began.number} began: a new round begins")
             began = None
-        if began is None and history and wanted.if_unchanged == "stop" and _is_same(history[-1], identity):
-            return Ended("nothing new", _nothing_new(history[-1], now), seen=seen)
         champion = champions.champion
-        current = began if began is not None else champions.begin(run_id)
+        same = history and _is_same(history[-1], {**identity, **judged_by}) and not _is_lost(champion, history)
+        if began is None and same and wanted.if_unchanged == "stop":
+            return Ended("nothing new", _nothing_new(history[-1], now), seen=seen)
+        current = began if began is not None else champions.begin(run_id, identity["run_file"])
         put(current.path / DATA, now.as_json())
-        log.info(f"round {current.number}: {_said(seen, history, identity)}")
+        log.info(f"round {current.number}: {_said(seen, history, {**identity, **judged_by}, champion)}")
         before = time.time()
         outcome = _train(plan, current, champion, do, attempt, goes_on=began is not None)
         trained(outcome)
         challenger = _checkpoint(current)
-        figures = _figures(plan, challenger, "challenger", do)
-        unfit, its = "", None
-        if champion is not None:
-            try:
-                its = _figures(plan, champion, "champion", do)
-            except Refused as refused:
-                unfit = "; ".join(problem.what for problem in refused.problems)
+        scene = contest.Scene(plan.mapping, plan.run.base, plan.checked, plan.scheduler)
+        figures = scene.figures(challenger, "challenger", do)
+        its, unfit = scene.figures_of_champion(champion, challenger, do) if champion is not None else (None, "")
         ours = plan.metric.of(figures)
         theirs = plan.metric.of(its) if its is not None else None
         verdict = judging.judged(plan.metric, wanted.margin, ours, theirs, unfit)
@@ -235,8 +240,7 @@ def retrained(
             "why": verdict.why,
             "began": _time(before),
             "ended": _time(time.time()),
-            "metric": str(plan.metric),
-            "margin": wanted.margin,
+            **judged_by,
             "challenger": {
                 "checkpoint": str(challenger.relative_to(champions.folder)),
                 "run_id": saved["run_id"],
@@ -314,38 +318,6 @@ def _checkpoint(current: Round) -> Path:
     return Path(str(path))
 
 
-def _figures(plan: Planned, checkpoint: Path, who: str, do: Do) -> dict[str, Any]:
-    """What `checkpoint`, with its own network and its own treatment of samples, makes of today's test data, by today's
-    loss. Raises `Refused` where it cannot."""
-    today = plan.mapping
-    saved = evaluation.header_of(str(checkpoint), plan.run.base)
-    own = json.loads(saved["run"])[ROOT]
-    section = {**own, "loss": today["loss"], "device": today.get("device", "auto"), "outfile": None}
-    data = {key: value for key, value in own["data"].items() if key not in OF_TEST}
-    section["data"] = {**data, **{key: today["data"][key] for key in OF_TEST if key in today["data"]}}
-    given = evaluation.Given(checkpoint=str(checkpoint))
-    checked = check(evaluation.run_of(given, section, plan.run.base), plan.checked.app)
-    test = plan.checked.test
-    assert test is not None
-    if checked.test is None or checked.test.inputs != test.inputs:
-        raise RunFailed("the test samples changed while the challenger was trained: the next round compares anew")
-    log.info(f"the {who} on {checked.test.count} test samples")
-    try:
-        return evaluation.figures_of(execute(checked, _named(do, who), scheduler=plan.scheduler))
-    except RunFailed as failed:
-        raise RunFailed(f"{who}: {failed}") from failed
-
-
-def _named(do: Do, who: str) -> Do:
-    """Phases of an evaluation say whose it is."""
-    names = {"build network": f"build {who}", "evaluate epoch 1": f"evaluate {who}"}
-
-    def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        return do(names.get(name, f"{name}, {who}"), function, *arguments)
-
-    return call
-
-
 def learned_identity(run: Run) -> str:
     """The digest of a run file, but for what does not change what is learned; the network's JSON counts, and not the
     name of its file."""
@@ -367,15 +339,24 @@ def _last_data(champions: Champions, history: list[Row]) -> Holdings | None:
         return None
 
 
-def _noted(began: Round) -> str:
+def _other(began: Round, identity: Mapping[str, str]) -> str:
+    """What is no longer as it was when the round began; "": all of it is."""
     try:
-        return Holdings.from_json((began.path / DATA).read_text()).digest()
+        data = Holdings.from_json((began.path / DATA).read_text()).digest()
     except (OSError, ValueError):
-        return ""
+        data = ""
+    then = {"the data": data, "the run file": began.run_file}
+    now = {"the data": identity["data"], "the run file": identity["run_file"]}
+    return " and ".join(what for what in then if then[what] != now[what])
 
 
-def _is_same(last: Row, identity: Mapping[str, str]) -> bool:
-    return all(last.get(key) == value for key, value in identity.items())
+def _is_same(last: Row, wanted: Mapping[str, Any]) -> bool:
+    return all(last.get(key) == value for key, value in wanted.items())
+
+
+def _is_lost(champion: Path | None, history: list[Row]) -> bool:
+    """There was a champion, or should be one, whose file is gone."""
+    return "lost" in history[-1] or (champion is None and any(row["promoted"] for row in history))
 
 
 def _nothing_new(last: Row, now: Holdings) -> str:
@@ -383,13 +364,15 @@ def _nothing_new(last: Row, now: Holdings) -> str:
     return f"nothing new since {since}: the same run file, and the same {now.count('')} files"
 
 
-def _said(seen: Mapping[str, Changes], history: list[Row], identity: Mapping[str, str]) -> str:
+def _said(seen: Mapping[str, Changes], history: list[Row], wanted: Mapping[str, Any], champion: Path | None) -> str:
     """What is new, in a line."""
     if not history:
         return "the first one"
     found = [f"{side}: {each}" for side, each in seen.items() if each]
-    if history[-1].get("run_file") != identity["run_file"]:
-        found.append("the run file is another")
+    others = {"run_file": "the run file", "metric": "the metric", "margin": "the margin"}
+    found += [f"{what} is another" for key, what in others.items() if history[-1].get(key) != wanted[key]]
+    if _is_lost(champion, history):
+        found.append("a champion's file is gone")
     return "; ".join(found) or "nothing new, and it trains all the same"
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
-from flows import retraining
+from flows import contest, retraining
 from flows.champion import Champions
 from flows.retraining import Ended, Retraining, learned_identity, planned, retrained
 from flows.training import as_it_is
+from rml_core.check import check
 from rml_core.checkpoints import native
-from rml_core.config.problem import Refused, RunFailed
+from rml_core.config.problem import Problem, Refused, RunFailed
 from rml_core.config.section import parse
+from rml_core.engine.claim import claimed
 from rml_core.run import read
 
 Round = Callable[..., Ended]
@@ -185,6 +188,99 @@ def test_a_champion_of_other_classes_cannot_be_evaluated_and_goes(made: Round, s
     assert ended.name == "promoted"
     assert ended.row is not None
     assert ended.row["why"].startswith("the champion cannot be evaluated on today's test data: ")
+
+
+def test_a_champion_that_cannot_be_read_stays(made: Round, tmp_path: Path):
+    made("a")
+    champion = tmp_path / "champion/champion.pt"
+    weights = champion.read_bytes()
+
+    def damaged(name: str, function: Any, *arguments: Any) -> Any:
+        if name == "evaluate challenger":
+            champion.unlink()
+            champion.write_bytes(weights[:1000])
+        return function(*arguments)
+
+    with pytest.raises(RunFailed) as failed:
+        made("b", damaged, if_unchanged="train", warm_start=False)
+    assert str(failed.value) == (
+        f"the champion cannot be read: {champion} is cut short; make it readable, or move it away: the next round then "
+        "has no champion to beat"
+    )
+    assert len(rows(tmp_path)) == 1
+    champion.write_bytes(weights)
+    assert made("b", margin=9.0).name == "kept"
+
+
+def test_data_that_are_away_for_a_moment_make_no_champion_unfit(
+    made: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made("a")
+    asked: list[str] = []
+
+    def away(run: Any, app: Any) -> Any:
+        asked.append(str(run.file.checkpoints.load))
+        if asked[-1].endswith("champion.pt") and asked.count(asked[-1]) == 1:
+            raise Refused([Problem("neural_network.data.test_input_path", "data/test: input/output error")])
+        return check(run, app)
+
+    monkeypatch.setattr(contest, "check", away)
+    ended = made("b", if_unchanged="train", warm_start=False, margin=9.0)
+    assert ended.row is not None
+    assert (ended.name, ended.row["champion"]["value"]) == ("kept", rows(tmp_path)[0]["challenger"]["value"])
+
+
+def test_another_metric_or_margin_or_a_champion_that_is_gone_makes_a_round(made: Round, tmp_path: Path):
+    assert [made("a").name, made("b").name] == ["promoted", "nothing new"]
+    assert made("b", margin=9.0).name == "kept"
+    assert made("c", margin=9.0).name == "nothing new"
+    (tmp_path / "champion/champion.pt").unlink()
+    assert made("d", margin=9.0).name == "promoted"
+    assert made("e", margin=9.0, metric="loss").name == "kept"
+    assert [row["metric"] for row in rows(tmp_path)] == ["accuracy", "accuracy", "accuracy", "loss"]
+
+
+def test_a_round_whose_run_file_changed_meanwhile_begins_anew(
+    made: Round, section: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    def stopped(name: str, function: Any, *arguments: Any) -> Any:
+        if name == "train epoch 2":
+            raise RunFailed("stopped")
+        return function(*arguments)
+
+    with pytest.raises(RunFailed, match="stopped"):
+        made("a", stopped)
+    section["optimizer"]["learning_rate"] = 0.5
+    ended = made("a")
+    assert ended.row is not None
+    assert (ended.name, ended.row["round"]) == ("promoted", 2)
+    saved = native.read(tmp_path / "champion/champion.pt", "")
+    assert json.loads(saved["run"])["neural_network"]["optimizer"]["learning_rate"] == 0.5
+
+
+def test_who_has_waited_for_the_champion_looks_at_the_data_again(
+    section: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Attempt:
+        def wait(self, held: Refused) -> None:
+            add(tmp_path / "data/train/left", "new.png")
+            holding.close()
+
+    plan = planned(Retraining(), {"neural_network": section}, tmp_path, None)
+    holding = ExitStack()
+    (tmp_path / "champion").mkdir()
+    holding.enter_context(claimed([("champion", tmp_path / "champion")]))
+    counts: list[int] = []
+
+    def trained(checked: Any, *arguments: Any, **options: Any) -> Any:
+        counts.append(checked.training.count)
+        raise RunFailed("enough")
+
+    monkeypatch.setattr(retraining, "execute", trained)
+    with pytest.raises(RunFailed, match="enough"):
+        retrained(plan, as_it_is, "a", attempt=Attempt())  # type: ignore[arg-type]
+    assert plan.checked.training is not None
+    assert counts == [plan.checked.training.count + 1]
 
 
 @pytest.mark.slow
