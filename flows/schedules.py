@@ -225,12 +225,14 @@ def _refuse_taken(client: SyncPrefectClient, name: str, file: str, champion: str
 
 
 def _scheduled(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    return client.read_deployments(
+    found = client.read_deployments(
         flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
         deployment_filter=DeploymentFilter(name=DeploymentFilterName(like_=PREFIX)),
         limit=MOST,
         sort=DeploymentSort.NAME_ASC,
     )
+    # The server looks for it anywhere in a name.
+    return [each for each in found if each.name.startswith(PREFIX)]
 
 
 def remove(name: str) -> list[str]:

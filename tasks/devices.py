@@ -173,6 +173,9 @@ def taken(name: str, what: str, do: Callable[..., Any]) -> Iterator[Taken | None
         runs = guard.runs(by_key[key])
         return allowed if runs is None else runs
 
+    # The first answer may take a moment, and who decides whose turn it is has all others wait.
+    for device in choice:
+        guard.runs(device)
     turn = Turn(list(by_key), limit, f"{guard.what} of {what}" if guard.what else what)
     try:
         held = turn.take()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flows.service.environment import CLIENT_PASSWORD, PASSWORD
+from rml_core.config.problem import RunFailed
 
 # What Prefect's server says while its database is locked by another request, or while it starts and stops.
 BUSY = (429, 502, 503)
@@ -27,6 +31,22 @@ def is_healthy(api: str, timeout: float = 5.0) -> bool:
         return error.code == 401
     except (OSError, ValueError):
         return False
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """A context in which what `call` raises is a failure of the command: one line that names the server.
+
+    Raises:
+        RunFailed: the server is away or refuses.
+    """
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        raise RunFailed(f"the Prefect server refuses {error.url}: {error}; the reason stands in its log") from None
+    except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
+        why = getattr(error, "reason", None) or error or type(error).__name__
+        raise RunFailed(f"the Prefect server does not answer: {why}") from None
 
 
 def call(api: str, path: str, body: Any = None, *, method: str | None = None, timeout: float = 30.0) -> Any:

@@ -42,6 +42,14 @@ def runs_here() -> set[str]:
     return {run for run in found if run}
 
 
+def variables(pid: int | None) -> dict[str, str]:
+    """The environment of a process; nothing where it is gone, or another user's."""
+    try:
+        return _environment(psutil.Process(pid)) if pid is not None else {}
+    except psutil.Error:
+        return {}
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:

@@ -127,7 +127,8 @@ def named(given: Path | None = None) -> State:
     if given is None:
         home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         given = Path(os.environ.get("RML_STATE") or f"{home}/rml")
-    return State(Path(os.path.abspath(given.expanduser())))
+    # One folder has one name: its processes are known by it.
+    return State(Path(os.path.realpath(given.expanduser())))
 
 
 def chosen(before: Options | None, gpus: int, cores: int, **given: str | int | None) -> Options:

@@ -42,7 +42,8 @@ def status(state: State) -> Status:
         "answers": answers,
     }
     if answers:
-        content |= _asked(options.api)
+        with api.reached():
+            content |= _asked(options.api)
     well = answers and all(content["programs"][name]["state"] == "running" for name in wanted)
     return Status({"well": well, **content}, well)
 

@@ -7,15 +7,18 @@ import signal
 import socket
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from flows.service import api, notify, processes, profile, runs
-from flows.service.environment import DATABASE, WEBHOOK, environment
+from flows.service.environment import DATABASE, PASSWORD, WEBHOOK, environment
 from flows.service.limits import gpus
 from flows.service.state import NAMING, Options, State, chosen
 from flows.service.supervisor import SERVER, WORKERS, Supervisor, log_end
 from rml_core.config.problem import Problem, Refused, RunFailed
 
+# What a service that is up keeps to: whom it trusts, and where its server has what it knows.
+FIXED = ("RML_ROOTS", "RML_SCHEDULERS", PASSWORD, DATABASE)
 # A new database is made within this time even where eight others want the machine.
 PATIENCE = 240.0
 
@@ -39,7 +42,7 @@ def up(
     webhook = webhook or os.environ.get(WEBHOOK) or None
     notify.check(webhook)
     state.make()
-    with state.held():
+    with state.held(), api.reached():
         before = state.options()
         options = chosen(
             before, gpus(), os.cpu_count() or 1, host=host, port=port, gpu_runs=gpu_runs, cpu_runs=cpu_runs
@@ -49,7 +52,9 @@ def up(
         if runs_already and before is not None and (before.host, before.port) != (options.host, options.port):
             what = f"the service in {state.folder} is up at {before.url}"
             raise Refused([Problem("", what, remedy="take it down first: `rml down`")])
-        if not runs_already:
+        if runs_already:
+            _refuse_other_variables(state, processes.variables(processes.number_in(state.pid)))
+        else:
             _clear(state)
             _check_port(options)
             _check_database(state)
@@ -83,6 +88,19 @@ def up(
         # The server may have taken a run that waited over night for one whose process is gone.
         runs.put_back(options, runs.noted(state), runs.TAKEN_DOWN, only=("CRASHED",))
         return [*_said(state, options), *left_out, *_profile_lines(user_profiles, state, options)]
+
+
+def _refuse_other_variables(state: State, has: Mapping[str, str], given: Mapping[str, str] = os.environ) -> None:
+    """Its processes have the environment in which they were put up: what is set otherwise by now would not hold."""
+    if has:
+        remedy = "take it down first: `rml down`; or unset the variable"
+        problems = [
+            Problem(name, f"the service in {state.folder} is up with another value, or none", remedy=remedy)
+            for name in FIXED
+            if given.get(name) and given[name] != has.get(name)
+        ]
+        if problems:
+            raise Refused(problems)
 
 
 def _clear(state: State) -> None:

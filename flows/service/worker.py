@@ -180,7 +180,7 @@ async def _keep(worker: Any) -> None:
 def _tell_runs(number: signal.Signals, told: set[tuple[int, float]]) -> None:
     """Tell the runs that have not been `told`, each once. Each is a process with a group of its own, in which its
     helpers are."""
-    for child in psutil.Process().children():
+    for child in _myself().children():
         try:
             who = (child.pid, child.create_time())
             if who not in told and os.getpgid(child.pid) == child.pid:
@@ -188,6 +188,10 @@ def _tell_runs(number: signal.Signals, told: set[tuple[int, float]]) -> None:
                 told.add(who)
         except (ProcessLookupError, PermissionError, psutil.Error):
             continue
+
+
+def _myself() -> psutil.Process:
+    return psutil.Process()
 
 
 if __name__ == "__main__":

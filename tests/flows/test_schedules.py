@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows.schedules import Scheduling, duration, schedule_of
+from flows.schedules import Scheduling, _scheduled, duration, schedule_of
 from rml_core.config.problem import Refused
 
 Rml = Callable[..., tuple[int, str, str]]
@@ -103,3 +104,9 @@ def test_the_command_says_every_problem_at_once(
         2,
         f"{path}: 1 problem\n\n--remove: stands beside {path}, --keep\n    allowed: --remove NAME alone\n",
     )
+
+
+def test_a_deployment_that_only_has_the_word_in_its_name_is_no_schedule():
+    names = ["retrain-a", "my-retrain-x", "retrain-b"]
+    client: Any = SimpleNamespace(read_deployments=lambda **options: [SimpleNamespace(name=name) for name in names])
+    assert [each.name for each in _scheduled(client)] == ["retrain-a", "retrain-b"]

@@ -136,8 +136,8 @@ def test_each_run_is_told_once_as_soon_as_it_has_a_group_of_its_own(monkeypatch:
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
     assert child.stdout is not None
-    children = SimpleNamespace(children=lambda found=psutil.Process(child.pid): [found])
-    monkeypatch.setattr(worker, "psutil", SimpleNamespace(Process=lambda: children, Error=psutil.Error))
+    own = SimpleNamespace(children=lambda: [psutil.Process(child.pid)])
+    monkeypatch.setattr(worker, "_myself", lambda: own)
     try:
         told: set[tuple[int, float]] = set()
         worker._tell_runs(signal.SIGTERM, told)
