@@ -116,13 +116,13 @@ def clean_command(folders: Collection[Path], older_than: str, larger_than: str |
     )
 
     def needed() -> Collection[str]:
-        if not is_configured():
-            return ()
         from flows.clean import networks_in_use
 
         return networks_in_use()
 
-    done = clean(age[0], most[0] if most else None, below=folders, networks_in_use=needed, dry_run=dry_run)
+    # A server that is down for now still knows runs that will go on.
+    asked = needed if is_configured() else None
+    done = clean(age[0], most[0] if most else None, below=folders, networks_in_use=asked, dry_run=dry_run)
     return done.lines(dry_run)
 
 

@@ -53,6 +53,7 @@ class Scene:
         except Refused as refused:
             remedy = "make it readable, or move it away: the next round then has no champion to beat"
             raise RunFailed(f"the champion cannot be read: {_what(refused)}; {remedy}") from None
+        fitting: Checked | None
         try:
             fitting = self._fitting(champion)
         except Refused as first:

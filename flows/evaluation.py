@@ -17,6 +17,7 @@ from rml_core.transforms import TRANSFORMS
 if TYPE_CHECKING:
     from flows.phases import Outcome
     from rml_core.config.paths import AnyPath
+    from rml_core.config.trust import Origin
 
 # What a run file says of training alone, in its root and in its data section.
 TRAINING = ("optimizer", "num_epochs", "early_stopping", "debug", "debug_interval")
@@ -48,9 +49,14 @@ class Given:
 
 
 def evaluation(
-    given: Given, section: Mapping[str, Any] | None = None, base: AnyPath | str | None = None, app: str | None = None
+    given: Given,
+    section: Mapping[str, Any] | None = None,
+    base: AnyPath | str | None = None,
+    app: str | None = None,
+    origin: Origin | None = None,
 ) -> Checked:
-    """The run that evaluates what is `given`; `section`: the run file to take the place of the checkpoint's own.
+    """The run that evaluates what is `given`; `section`: the run file to take the place of the checkpoint's own;
+    `origin`: as `read` takes it.
 
     What trains is left out, and so is where a run file that trains writes: that is its training's place. New test
     inputs take the place of the run file's, with targets of their own or none. Problems name the parameters.
@@ -69,14 +75,14 @@ def evaluation(
         raise Refused(problems)
     own = section if section is not None else json.loads(saved["run"])[ROOT] if saved is not None else {}
     try:
-        return check(run_of(given, own, base), app or (saved["app"] if saved is not None else None))
+        return check(run_of(given, own, base, origin), app or (saved["app"] if saved is not None else None))
     except Refused as refused:
         raise Refused(_as_parameters(given, refused.problems)) from None
 
 
-def run_of(given: Given, section: Mapping[str, Any], base: AnyPath | str | None) -> Run:
+def run_of(given: Given, section: Mapping[str, Any], base: AnyPath | str | None, origin: Origin | None = None) -> Run:
     """The run file of the evaluation, read. Raises `Refused`."""
-    return read({ROOT: evaluating(section, given)}, base)
+    return read({ROOT: evaluating(section, given)}, base, origin)
 
 
 def evaluating(section: Mapping[str, Any], given: Given) -> dict[str, Any]:

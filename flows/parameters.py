@@ -66,7 +66,7 @@ def _evaluate(asked: Asked) -> tuple[str, ...]:
     section = asked.parameters.get(ROOT)
     given = Given(**asked.of(*PLACES))
     if asked.with_data and (section is None or isinstance(section, Mapping)):
-        return evaluation(given, section, asked.base, asked.app).warnings
+        return evaluation(given, section, asked.base, asked.app, SENT).warnings
     if section is not None:
         made = evaluating(section, given) if isinstance(section, Mapping) else section
         check_without_data(read({ROOT: made}, asked.base, SENT), asked.app)

@@ -25,7 +25,7 @@ from rml_core.config.paths import folder_of, is_path_field, resolve
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 from rml_core.config.remote import text_of
 from rml_core.config.section import keys_of
-from rml_core.config.trust import PREFIX
+from rml_core.config.trust import PREFIX, expanded_to_send, is_of_worker, variables
 from rml_core.run import ROOT, RunFile, json_of, read_json, root_of, with_settings
 from tasks.load import cache_folder
 
@@ -33,8 +33,6 @@ DEPLOYMENT = re.compile(r"train|evaluate|retrain(-.+)?")
 
 # Prefect refuses parameters of more than 524,288 bytes; what a deployment itself has set counts too.
 MOST_PARAMETER_BYTES = 500_000
-
-VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 
 
 class Submitted(NamedTuple):
@@ -93,7 +91,7 @@ def parameters_of(
         sent[ROOT] = expanded(sent[ROOT])
     for key in kind.paths:
         if isinstance(sent.get(key), str):
-            sent[key] = _expanded(sent[key])
+            sent[key] = expanded_to_send(sent[key])
             if key in KINDS["retrain"].paths and PREFIX not in sent[key]:
                 # A run file elsewhere has a base of its own.
                 sent[key] = text_of(collected.of(resolve, sent[key], given.folder) or given.folder)
@@ -259,23 +257,15 @@ def _of_worker(sent: Mapping[str, Any]) -> bool:
     """Some path is where a variable of the worker says."""
     texts = [held[key] for held, key in paths_of(sent.get(ROOT))]
     texts += [value for value in sent.values() if isinstance(value, str)]
-    return any((one or other).startswith(PREFIX) for text in texts for one, other in VARIABLE.findall(text))
+    return any(is_of_worker(name) for text in texts for name in variables(text))
 
 
 def expanded(section: dict[str, Any]) -> dict[str, Any]:
     """A copy of `section` whose paths have no `~` and no variables left but those of the worker (`RML_...`)."""
     copy: dict[str, Any] = json.loads(json.dumps(section))
     for held, key in paths_of(copy):
-        held[key] = _expanded(held[key])
+        held[key] = expanded_to_send(held[key])
     return copy
-
-
-def _expanded(path: str) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        return match[0] if name.startswith(PREFIX) else os.environ.get(name, match[0])
-
-    return VARIABLE.sub(value, os.path.expanduser(path))
 
 
 def within_limit(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -308,10 +298,14 @@ def _kept(text: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", suffix=".json", delete=False) as part:
-            part.write(text)
-        # The worker may be another user, and a temporary file is its maker's alone.
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)
+            try:
+                part.write(text)
+                part.close()
+                # The worker may be another user, and a temporary file is its maker's alone.
+                os.chmod(part.name, 0o644)
+                os.replace(part.name, path)
+            finally:
+                Path(part.name).unlink(missing_ok=True)
     except OSError as error:
         what = f"the network is too long for a parameter, and {folder} cannot be written: {error.strerror}"
         raise Refused([Problem(f"{ROOT}.layers", what, remedy="put it into a file, and name that as layers")]) from None

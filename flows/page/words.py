@@ -97,16 +97,7 @@ def run_file(mapping: Mapping[str, Any]) -> str:
     """The run file as it was given, without secrets; a network of many layers by its length."""
     text = json.dumps(mapping, indent=2)
     if len(text) > LONGEST:
-        short = {
-            name: {
-                **section,
-                "layers": f"({len(json.dumps(section['layers'])):,} characters: see the artifact `network`)",
-            }
-            if isinstance(section, Mapping) and "layers" in section
-            else section
-            for name, section in mapping.items()
-        }
-        text = json.dumps(short, indent=2)
+        text = json.dumps({name: _without_layers(section) for name, section in mapping.items()}, indent=2)
     return _code(redacted(text[:LONGEST]), "json")
 
 

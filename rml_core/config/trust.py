@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 PREFIX = "RML_"
 # Prefect's workers of every kind set it for the process of a run that came through a deployment.
 OF_A_WORKER = "PREFECT__FLOW_RUN_ID"
-# As `os.path.expandvars` finds them.
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+# As a shell has them.
+VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
 
 
 class Origin(Enum):
@@ -43,13 +43,32 @@ def here() -> Origin:
 def expanded(path: str) -> str:
     """`path` with the variables that expand in this process, and `~`, put in, once: what they hold stays as it is."""
     if here() is Origin.OWN:
-        return os.path.expandvars(os.path.expanduser(path))
+        return with_variables(os.path.expanduser(path), lambda name: True)
+    return with_variables(path, is_of_worker)
+
+
+def expanded_to_send(path: str) -> str:
+    """`path` with `~` and the variables of its owner put in; those of the worker stay."""
+    return with_variables(os.path.expanduser(path), lambda name: not is_of_worker(name))
+
+
+def is_of_worker(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+def variables(path: str) -> list[str]:
+    """The names of those that stand in `path`."""
+    return [first or second for first, second in VARIABLE.findall(path)]
+
+
+def with_variables(path: str, taken: Callable[[str], bool]) -> str:
+    """`path` with the variables that are `taken`, and set in this process, put in."""
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        return os.environ.get(name, match[0]) if name.startswith(PREFIX) else match[0]
+        return os.environ.get(name, match[0]) if taken(name) else match[0]
 
-    return _VARIABLE.sub(value, path)
+    return VARIABLE.sub(value, path)
 
 
 @dataclass(frozen=True)
@@ -71,8 +90,8 @@ class Reading:
         if path.startswith("~"):
             what = f"{shown(path)}: ~ would be the home of whoever runs the worker"
             return Problem(where, what, "an absolute path, or one against the run file's folder", "write it out")
-        names = [first or second for first, second in _VARIABLE.findall(path)]
-        strange = [name for name in names if not name.startswith(PREFIX)]
+        names = variables(path)
+        strange = [name for name in names if not is_of_worker(name)]
         if strange:
             what = f"{shown(path)}: ${strange[0]} does not expand on a worker"
             remedy = "write it out; where the name of a file has a $, rename it, or give it a link without one"
