@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cleaning import CLAIM, clean, said, seconds, size
+from flows.cleaning import CLAIM, clean, clean_command, said, seconds, size
 from rml_core.config.problem import Refused
 from rml_core.config.unfinished import another, unfinished
 from rml_core.data.prepared_folders import in_use
@@ -126,6 +126,13 @@ def test_networks_stay_where_nobody_can_say_what_needs_them(cache: Path) -> None
     done = clean(30 * DAY, networks_in_use=away)
     assert done.removed == []
     assert done.failed == ["networks stay: the server cannot say which are needed (Connection refused)"]
+
+
+def test_networks_stay_where_there_is_no_server_to_ask(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.tracking.is_configured", lambda: False)
+    network = aged_tree(cache / "networks" / f"{'a' * 24}.json")
+    assert clean_command([], "30d", None, False) == ["0 things removed, 0 B; 0 B of prepared samples stay"]
+    assert network.exists()
 
 
 def test_old_cached_results_go_and_only_ours(cache: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import inspect
 import json
 import os
@@ -179,6 +180,18 @@ def test_an_evaluation_is_checked(tmp_path: Path):
     )
 
 
+def test_a_run_file_beside_a_checkpoint_is_read_as_the_worker_will_read_it(
+    classification: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    section = classification["neural_network"]
+    del section["data"]["input_path"]
+    section |= {"outfile": "$NOWHERE/out.txt", "checkpoints": {"load": "c.pt"}}
+    assert problems(classification, "evaluate", tmp_path).startswith(
+        'neural_network.outfile: "$NOWHERE/out.txt": $NOWHERE does not expand on a worker\n'
+    )
+
+
 def test_a_retraining_is_checked(classification: Run, run_file: Callable[..., Path], tmp_path: Path):
     run_file(classification)
     made = parameters_of(Given("x", {"run_file": "run.json", "champion": "best"}, tmp_path), "retrain")
@@ -243,6 +256,17 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(classification: Run, tmp
         f"neural_network.layers: the network is too long for a parameter, and {tmp_path}/file/rml/networks cannot be "
         "written: Not a directory\n    put it into a file, and name that as layers"
     )
+
+
+def test_a_network_that_cannot_be_kept_leaves_nothing(classification: Run, tmp_path: Path, monkeypatch: Any):
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("flows.submission.os.chmod", full)
+    with pytest.raises(Refused, match="networks cannot be written: No space left on device"):
+        within_limit(_wide(classification, 700))
+    assert list((tmp_path / "rml/networks").iterdir()) == []
 
 
 # --- the command line
