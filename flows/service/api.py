@@ -19,6 +19,8 @@ from rml_core.config.problem import RunFailed
 # What Prefect's server says while its database is locked by another request, or while it starts and stops.
 BUSY = (429, 502, 503)
 PATIENCE = 60.0
+# What `call` raises where the server is away, refuses, or ends amid its answer.
+FAILURES = (OSError, http.client.HTTPException, ValueError)
 
 
 def is_healthy(api: str, timeout: float = 5.0) -> bool:

@@ -33,7 +33,7 @@ def down(state: State) -> list[str]:
         begun: list[dict[str, Any]] = []
         if answers:
             # A server that has too much to do is no reason to leave it up: the next start looks for itself.
-            with suppress(OSError):
+            with suppress(*api.FAILURES):
                 begun = runs.of_this_machine(options)
         if supervisor.is_up():
             supervisor.stop(*WORKERS)
@@ -41,12 +41,13 @@ def down(state: State) -> list[str]:
         processes.end(orphans, 60)
         if begun:
             runs.note(state, begun)
-            count = 0
-            with suppress(OSError):
-                count = runs.put_back(options, begun, runs.TAKEN_DOWN)
-            if count:
-                which = f"{count} runs" if count > 1 else "1 run"
-                lines.append(f"{which} in progress: `rml up` goes on with {'them' if count > 1 else 'it'}")
+            back = runs.PutBack(0, [])
+            with suppress(*api.FAILURES):
+                back = runs.put_back(options, begun, runs.TAKEN_DOWN)
+            if back.count:
+                which = f"{back.count} runs" if back.count > 1 else "1 run"
+                lines.append(f"{which} in progress: `rml up` goes on with {'them' if back.count > 1 else 'it'}")
+            lines += back.refused
         if supervisor.is_up():
             supervisor.stop(SERVER)
             supervisor.end()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import urllib.error
 import urllib.parse
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,31 +76,55 @@ def workers(url: str, status: str = "ONLINE") -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True)
+class PutBack:
+    """`count`: the runs that go on. `refused`: a line for each that the server does not put back."""
+
+    count: int
+    refused: list[str]
+
+
 def put_back(
     options: Options, found: list[dict[str, Any]], why: str, only: tuple[str, ...] = (*BEGUN, "CRASHED", "SCHEDULED")
-) -> int:
-    """Schedule runs anew that have not ended well since, and are in one of these states; gives how many. One that was
-    being cancelled is Cancelled."""
-    count = 0
+) -> PutBack:
+    """Schedule runs anew that have not ended well since, and are in one of these states. One that was being cancelled
+    is Cancelled, and one that is gone is none any more.
+
+    Raises:
+        OSError: the server is away.
+    """
+    count, refused = 0, []
     for run in found:
-        now = api.call(options.api, f"/flow_runs/{run['id']}")
-        kind = now["state_type"]
-        if kind not in only:
-            continue
-        if kind == "CANCELLING":
-            _set(options, now, {"type": "CANCELLED", "name": "Cancelled", "message": why})
-        else:
-            # Scheduled by an automation meanwhile, it would count as one of the restarts that it may have.
-            scheduled = {"scheduled_time": datetime.now(UTC).isoformat()}
-            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why, "state_details": scheduled}
-            _set(options, now, state)
-            count += 1
-    return count
+        try:
+            count += _put_back(options, run, why, only)
+        except urllib.error.HTTPError as error:
+            if error.code != 404:
+                name, run_id = run.get("name", "of before"), run["id"]
+                what = f"warning: run {name} could not be put back: the server refuses it ({error.code} {error.reason})"
+                refused.append(f"{what}; `prefect flow-run delete {run_id}` frees it")
+    return PutBack(count, refused)
+
+
+def _put_back(options: Options, run: dict[str, Any], why: str, only: tuple[str, ...]) -> bool:
+    """Whether the run goes on."""
+    now = api.call(options.api, f"/flow_runs/{run['id']}")
+    kind = now["state_type"]
+    if kind not in only:
+        return False
+    if kind == "CANCELLING":
+        _set(options, now, {"type": "CANCELLED", "name": "Cancelled", "message": why})
+        return False
+    # Scheduled by an automation meanwhile, it would count as one of the restarts that it may have.
+    scheduled = {"scheduled_time": datetime.now(UTC).isoformat()}
+    _set(options, now, {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why, "state_details": scheduled})
+    return True
 
 
 def note(state: State, found: list[dict[str, Any]]) -> None:
     """Keep in the state folder which runs were in progress when the service was taken down."""
-    written(state.folder / "in_progress.json", json.dumps([{"id": run["id"]} for run in found]) + "\n")
+    written(
+        state.folder / "in_progress.json", json.dumps([{"id": run["id"], "name": run["name"]} for run in found]) + "\n"
+    )
 
 
 def noted(state: State) -> list[dict[str, Any]]:

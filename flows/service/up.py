@@ -75,10 +75,11 @@ def up(
         left_out = registration.deployments(options)
         notify.keep(options, webhook)
         registration.automations(options)
+        profile_lines = _profile_lines(user_profiles, state, options)
+        refused = []
         if not runs_already:
-            runs.put_back(
-                options, runs.without_process(state, options), "its process was gone when the service came up"
-            )
+            lost = runs.without_process(state, options)
+            refused += runs.put_back(options, lost, "its process was gone when the service came up").refused
         for pool, taken in zip(WORKERS, (options.gpu_runs, options.cpu_runs), strict=True):
             if taken:
                 supervisor.start(pool)
@@ -86,8 +87,8 @@ def up(
                 supervisor.stop(pool)
         _wait_for_workers(state, supervisor, options)
         # The server may have taken a run that waited over night for one whose process is gone.
-        runs.put_back(options, runs.noted(state), runs.TAKEN_DOWN, only=("CRASHED",))
-        return [*_said(state, options), *left_out, *_profile_lines(user_profiles, state, options)]
+        refused += runs.put_back(options, runs.noted(state), runs.TAKEN_DOWN, only=("CRASHED",)).refused
+        return [*_said(state, options), *left_out, *refused, *profile_lines]
 
 
 def _refuse_other_variables(state: State, has: Mapping[str, str], given: Mapping[str, str] = os.environ) -> None:

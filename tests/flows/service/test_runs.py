@@ -6,7 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from types import SimpleNamespace
 from typing import Any
 
@@ -153,3 +155,26 @@ def test_each_run_is_told_once_as_soon_as_it_has_a_group_of_its_own(monkeypatch:
         child.wait()
         child.stdin.close()
         child.stdout.close()
+
+
+def test_a_run_that_the_server_refuses_to_put_back_leaves_the_others(monkeypatch: pytest.MonkeyPatch):
+    told = []
+
+    def call(url: str, path: str, body: Any = None) -> Any:
+        run = path.split("/")[2]
+        if run == "gone":
+            raise urllib.error.HTTPError(url, 404, "Not Found", Message(), None)
+        if body is not None and run == "stuck":
+            raise urllib.error.HTTPError(url, 500, "Internal Server Error", Message(), None)
+        if body is not None:
+            told.append((run, body["state"]["name"]))
+        return {"id": run, "state_type": "CANCELLING" if run == "stopped" else "RUNNING"}
+
+    monkeypatch.setattr(api, "call", call)
+    found = [{"id": name, "name": f"a-{name}"} for name in ("gone", "stuck", "stopped", "on")]
+    line = (
+        "warning: run a-stuck could not be put back: the server refuses it (500 Internal Server Error); "
+        "`prefect flow-run delete stuck` frees it"
+    )
+    assert runs.put_back(Options(), found, "why") == runs.PutBack(1, [line])
+    assert told == [("stopped", "Cancelled"), ("on", "AwaitingRetry")]
