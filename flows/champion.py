@@ -28,6 +28,8 @@ CHAMPION = "champion.pt"
 HISTORY = "history.jsonl"
 ROUND = "round.json"
 DATA = "data.json"
+# The event that tells of a new champion.
+PROMOTED = "rml.champion.promoted"
 
 Row = dict[str, Any]
 

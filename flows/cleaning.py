@@ -120,7 +120,7 @@ def clean_command(folders: Collection[Path], older_than: str, larger_than: str |
 
         return networks_in_use()
 
-    # A server that is down for now still knows runs that will go on.
+    # A server that is down still knows of runs that will go on.
     asked = needed if is_configured() else None
     done = clean(age[0], most[0] if most else None, below=folders, networks_in_use=asked, dry_run=dry_run)
     return done.lines(dry_run)

@@ -15,7 +15,7 @@ from prefect.states import Completed
 from pydantic import WithJsonSchema
 
 from flows import attempt, stores
-from flows.champion import Row
+from flows.champion import PROMOTED, Row
 from flows.page.shown import page
 from flows.retraining import Ended, Planned, Retraining, planned, retrained
 from flows.rml import AsTasks, RunFile, _log_to_server
@@ -27,8 +27,6 @@ from rml_core.config.trust import Origin
 from rml_core.run import ROOT, read_json
 from tasks.cluster import check_address
 from tasks.ranks import refuse_several, threads
-
-PROMOTED = "rml.champion.promoted"
 
 _PROPERTIES: dict[str, Any] = Retraining.model_json_schema()["properties"]
 

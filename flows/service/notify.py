@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.champion import PROMOTED
 from flows.service import api
 from flows.service.state import Options
 from flows.service.survival import BACK, ENDED, OURS, seconds
@@ -23,8 +24,6 @@ NONE = "none"
 TELLS = "rml: tells of "
 # A run that takes longer is told of: it may hang.
 LONG_S = 86400.0
-# Emitted by `flows.retrain`.
-PROMOTED = "rml.champion.promoted"
 
 # What is sent, as JSON: `text` is what chats show.
 OF_A_RUN = """\
