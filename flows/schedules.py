@@ -7,6 +7,7 @@ any program that is started by the clock. Whoever wants it fixed schedules a cop
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -236,7 +237,7 @@ def _scheduled(client: SyncPrefectClient) -> list[DeploymentResponse]:
 
 
 def remove(name: str) -> list[str]:
-    """Raises `Refused` where there is no such schedule."""
+    """Raises `Refused` where there is no such schedule, and where a run of it is in progress; it fires no more then."""
     with server() as client:
         found = {each.name.removeprefix(PREFIX): each for each in _scheduled(client)}
         if name.removeprefix(PREFIX) not in found:
@@ -248,9 +249,24 @@ def remove(name: str) -> list[str]:
         # Those that wait for their time, or for another one, would wait for ever.
         while waiting := _runs(client, gone, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC, MOST):
             for run in waiting:
-                client.delete_flow_run(run.id)
+                with suppress(ObjectNotFound):
+                    client.delete_flow_run(run.id)
+        _refuse_in_progress(client, gone)
         client.delete_deployment(gone.id)
     return [f"rml/{gone.name} is removed; its champion stays in {gone.parameters.get('champion')}"]
+
+
+def _refuse_in_progress(client: SyncPrefectClient, gone: DeploymentResponse) -> None:
+    """Without its deployment, a run is none that a worker would see to."""
+    begun = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED]
+    problems = []
+    for run in _runs(client, gone, begun, FlowRunSort.EXPECTED_START_TIME_ASC, MOST):
+        state = (run.state.name if run.state is not None else None) or "in progress"
+        what = f"run {run.name} of rml/{gone.name} is {state}; nothing fires any more"
+        remedy = f"wait until it has ended, or `prefect flow-run cancel {run.id}`; then remove the schedule again"
+        problems.append(Problem("--remove", what, remedy=remedy))
+    if problems:
+        raise Refused(problems)
 
 
 def schedules() -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import StateType
 
+from flows import schedules
 from flows.schedules import Scheduling, _scheduled, duration, schedule_of
 from rml_core.config.problem import Refused
 
@@ -110,3 +113,44 @@ def test_a_deployment_that_only_has_the_word_in_its_name_is_no_schedule():
     names = ["retrain-a", "my-retrain-x", "retrain-b"]
     client: Any = SimpleNamespace(read_deployments=lambda **options: [SimpleNamespace(name=name) for name in names])
     assert [each.name for each in _scheduled(client)] == ["retrain-a", "retrain-b"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_schedule_is_removed_when_none_of_its_runs_is_in_progress(begun: bool, monkeypatch: pytest.MonkeyPatch):
+    told: list[str] = []
+    deployment = SimpleNamespace(
+        id="d", name="retrain-a", schedules=[SimpleNamespace(id="s")], parameters={"champion": "/champion"}
+    )
+    on = SimpleNamespace(id="on", name="red-fox", state=SimpleNamespace(name="Running"))
+    waiting = [SimpleNamespace(id="waits")]
+
+    def runs(client: Any, its: Any, states: list[StateType], *_: Any) -> list[Any]:
+        if StateType.SCHEDULED in states:
+            return [waiting.pop()] if waiting else []
+        return [on] if begun else []
+
+    class Client:
+        def read_deployments(self, **options: Any) -> list[Any]:
+            return [deployment]
+
+        def update_deployment_schedule(self, its: str, which: str, active: bool) -> None:
+            told.append(f"{which} {active}")
+
+        def delete_flow_run(self, run: str) -> None:
+            told.append(run)
+
+        def delete_deployment(self, its: str) -> None:
+            told.append(its)
+
+    monkeypatch.setattr(schedules, "_runs", runs)
+    monkeypatch.setattr(schedules, "server", lambda: nullcontext(Client()))
+    if begun:
+        with pytest.raises(Refused) as refused:
+            schedules.remove("a")
+        assert str(refused.value) == (
+            "--remove: run red-fox of rml/retrain-a is Running; nothing fires any more\n"
+            "    wait until it has ended, or `prefect flow-run cancel on`; then remove the schedule again"
+        )
+    else:
+        assert schedules.remove("a") == ["rml/retrain-a is removed; its champion stays in /champion"]
+    assert told == ["s False", "waits", *(() if begun else ("d",))]
