@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flows.attempt import most_restarts
 from flows.champion import PROMOTED
 from flows.service import api
 from flows.service.state import Options
@@ -24,13 +25,18 @@ NONE = "none"
 TELLS = "rml: tells of "
 # A run that takes longer is told of: it may hang.
 LONG_S = 86400.0
+# The server looks at an event once more where its database was locked: what it has told of that run, and within these
+# seconds, is not told again.
+ONCE_S = 30.0
 
 # What is sent, as JSON: `text` is what chats show.
 OF_A_RUN = """\
 {
   "event": "%(event)s",
-  "text": {{ ("rml: " ~ flow_run.name ~ " %(said)s: " ~ (flow_run.state.message or "")|truncate(500) ~ " " ~ flow_run|ui_url)|tojson }},
+  "text": {{ ("rml: " ~ flow_run.name ~ " %(said)s" ~ %(then)s ~ ": " ~ (flow_run.state.message or "")|truncate(500) ~ " " ~ flow_run|ui_url)|tojson }},
   "run": {{ flow_run.name|tojson }},
+  "run_id": {{ flow_run.id|string|tojson }},
+  "event_id": {{ event.id|string|tojson if event else "null" }},
   "deployment": {{ deployment.name|tojson if deployment else "null" }},
   "state": {{ flow_run.state.name|tojson }},
   "reason": {{ (flow_run.state.message or "")|truncate(2000)|tojson }},
@@ -42,6 +48,8 @@ OF_A_MODEL = """\
   "event": "better model",
   "text": {{ ("rml: a better model: " ~ event.payload.why ~ " " ~ flow_run|ui_url)|tojson }},
   "run": {{ flow_run.name|tojson }},
+  "run_id": {{ flow_run.id|string|tojson }},
+  "event_id": {{ event.id|string|tojson if event else "null" }},
   "reason": {{ event.payload.why|tojson }},
   "metric": {{ event.payload.metric|tojson }},
   "value": {{ event.payload.value|tojson }},
@@ -88,18 +96,20 @@ def failed(block: UUID) -> Automation:
         f"{TELLS}failed runs",
         "A run that has failed is told of.",
         block,
-        OF_A_RUN % {"event": "failed", "said": "has failed"},
+        _of_a_run("failed", "has failed"),
         expect={"prefect.flow-run.Failed"},
     )
 
 
 def crashed(block: UUID) -> Automation:
     """A run whose process is gone, or that gave no sign of life; it goes on by itself, as often as it may."""
+    retries = most_restarts()
+    then = f", and goes on by itself ({retries} time{'s' if retries > 1 else ''} at most, RML_RETRIES)"
     return _tells(
         f"{TELLS}crashed runs",
         "A run that gave no sign of life, or whose process is gone, is told of.",
         block,
-        OF_A_RUN % {"event": "stalled", "said": "has stalled"},
+        _of_a_run("stalled", "has stalled", f'("{then}" if deployment else "")' if retries else '""'),
         expect={"prefect.flow-run.Crashed"},
     )
 
@@ -111,7 +121,7 @@ def too_long(block: UUID) -> Automation:
         f"{TELLS}long runs",
         f"A run that has not ended after {within:g} seconds is told of (RML_LONG_SECONDS of `rml up`).",
         block,
-        OF_A_RUN % {"event": "stalled", "said": f"has not ended after {within:g} s"},
+        _of_a_run("stalled", f"has not ended after {within:g} s"),
         expect=ENDED | BACK,
         after={"prefect.flow-run.Running"},
         within=within,
@@ -131,6 +141,11 @@ def promoted(block: UUID) -> Automation:
     )
 
 
+def _of_a_run(event: str, said: str, then: str = '""') -> str:
+    """What is sent of a run. `then`: an expression of the template, which stands behind what is `said`."""
+    return OF_A_RUN % {"event": event, "said": said, "then": then}
+
+
 def _tells(
     title: str,
     description: str,
@@ -139,7 +154,7 @@ def _tells(
     *,
     expect: set[str],
     after: set[str] = frozenset(),  # type: ignore[assignment]
-    within: float = 0.0,
+    within: float = ONCE_S,
     match: dict[str, str] | None = None,
     match_related: dict[str, str] | None = None,
 ) -> Automation:

@@ -35,6 +35,8 @@ def test_the_webhook_is_told_of_what_happens(
     ended = guarded.wait(run, "FAILED")
     body = told(receiver, "failed", ended["name"])
     assert body["deployment"] == "train"
+    assert body["run_id"] == run
+    assert len([each for _, _, each in receiver.told if each["event_id"] == body["event_id"]]) == 1
     assert body["state"] == "Failed"
     assert body["reason"] == ended["state"]["message"]
     assert "the loss became nan in epoch 1" in body["reason"]
