@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flows.service.environment import CLIENT_PASSWORD, PASSWORD
-from rml_core.config.problem import RunFailed
+from rml_core.config.problem import Problem, Refused, RunFailed
 
 # What Prefect's server says while its database is locked by another request, or while it starts and stops.
 BUSY = (429, 502, 503)
@@ -36,14 +36,33 @@ def is_healthy(api: str, timeout: float = 5.0) -> bool:
 
 
 @contextmanager
+def let_in() -> Iterator[None]:
+    """A context in which a server that wants a password is a problem of who has typed the command.
+
+    Raises:
+        Refused: it does not take the password, or there is none.
+    """
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        if error.code != 401:
+            raise
+        given = os.environ.get(CLIENT_PASSWORD) or os.environ.get(PASSWORD)
+        what = "the Prefect server wants " + ("another password" if given else "a password")
+        raise Refused([Problem("", what, remedy=f"set {CLIENT_PASSWORD}=user:password")]) from None
+
+
+@contextmanager
 def reached() -> Iterator[None]:
     """A context in which what `call` raises is a failure of the command: one line that names the server.
 
     Raises:
+        Refused: it wants a password.
         RunFailed: the server is away or refuses.
     """
     try:
-        yield
+        with let_in():
+            yield
     except urllib.error.HTTPError as error:
         raise RunFailed(f"the Prefect server refuses {error.url}: {error}; the reason stands in its log") from None
     except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from flows.service import api, processes, profile, runs
-from flows.service.environment import environment
+from flows.service.environment import CLIENT_PASSWORD, PASSWORD, environment
 from flows.service.state import State
 from flows.service.supervisor import SERVER, WORKERS, Supervisor
 
@@ -28,6 +28,9 @@ def down(state: State) -> list[str]:
                 profile.take_back(state, options)
             return [f"nothing is up in {state.folder}"]
         os.environ.update(environment(state, options))
+        # Whoever may end it may be without its password in his shell.
+        has = processes.variables(processes.number_in(state.pid))
+        os.environ.update({name: has[name] for name in (PASSWORD, CLIENT_PASSWORD) if name in has})
         lines = []
         answers = api.is_healthy(options.api)
         begun: list[dict[str, Any]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flows.service import api
 from flows.service.state import Options
 from rml_core.config.problem import Problem, Refused, RunFailed
 
@@ -24,7 +25,7 @@ def register(gpu_runs: int, cpu_runs: int) -> list[str]:
     """Tell the server that Prefect is set up for its pools, deployments and automations; gives the lines to be printed.
 
     Raises:
-        Refused: no server is set up.
+        Refused: no server is set up, or it wants a password.
         RunFailed: it cannot be reached, or refuses.
     """
     from prefect.settings import get_current_settings
@@ -37,9 +38,10 @@ def register(gpu_runs: int, cpu_runs: int) -> list[str]:
 
     options = Elsewhere(gpu_runs=gpu_runs, cpu_runs=cpu_runs, address=address.rstrip("/"))
     try:
-        registration.pools(options)
-        left_out = registration.deployments(options)
-        registration.automations(options)
+        with api.let_in():
+            registration.pools(options)
+            left_out = registration.deployments(options)
+            registration.automations(options)
     except OSError as error:
         raise RunFailed(f"the Prefect server at {address} does not take it: {error}") from None
     pool = "gpu" if gpu_runs else "cpu"

@@ -61,3 +61,12 @@ def test_a_state_folder_has_one_name(tmp_path: Path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     assert named(tmp_path / "link") == named(tmp_path / "real")
+
+
+@pytest.mark.parametrize(("given", "which"), [("", "a password"), ("me:old", "another password")])
+def test_a_server_behind_a_password_says_what_to_set(given: str, which: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PREFECT_SERVER_API_AUTH_STRING", raising=False)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", given)
+    with pytest.raises(Refused) as refused, api.reached():
+        raise urllib.error.HTTPError("http://s/api/x", 401, "Unauthorized", Message(), None)
+    assert str(refused.value) == (f"the Prefect server wants {which}\n    set PREFECT_API_AUTH_STRING=user:password")
