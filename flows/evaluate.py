@@ -43,7 +43,7 @@ def evaluate(
         hdf5_outfile: The file that predictions of slices are assembled into.
         test_batch_size: Samples a batch.
         app: What the run is for: dnn.
-        base: The folder that relative paths are against; left out, the working directory.
+        base: The folder that relative paths are against; left out, paths have to be absolute.
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
     _log_to_server()

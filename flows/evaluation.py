@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rml_core.check import Checked, check
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, RunFailed, shown
+from rml_core.config.trust import without_base
 from rml_core.data.slicing import OF_OUTFILE
 from rml_core.run import ROOT, Run, read
 from rml_core.transforms import TRANSFORMS
@@ -65,6 +66,12 @@ def evaluation(
         Refused: with every problem.
     """
     problems = list(_contradictions(given, section))
+    if base is None:
+        paths = {name: getattr(given, name) for name in PLACES if isinstance(getattr(given, name), str)}
+        found = (without_base(path, name, origin) for name, path in paths.items())
+        problems += [problem for problem in found if problem is not None]
+        if problems:
+            raise Refused(problems)
     saved: Mapping[str, Any] | None = None
     if given.checkpoint is not None and section is None:
         try:

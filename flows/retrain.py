@@ -23,7 +23,7 @@ from rml_core.config.limits import memory_limit
 from rml_core.config.paths import folder_of
 from rml_core.config.problem import Problem, Refused, collect
 from rml_core.config.section import parse
-from rml_core.config.trust import Origin
+from rml_core.config.trust import Origin, without_base
 from rml_core.run import ROOT, read_json
 from tasks.cluster import check_address
 from tasks.ranks import refuse_several, threads
@@ -62,7 +62,7 @@ def retrain(
         margin: The challenger has to be better by more than this.
         keep: So many of the newest challengers' folders stay.
         app: What the run is for: dnn.
-        base: The folder that relative paths are against; left out, the run file's folder.
+        base: The folder that relative paths are against; left out, that of run_file, else paths have to be absolute.
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
@@ -112,12 +112,19 @@ def plan_of(
     collected: list[Planned] = []
     checks = (threads, memory_limit, lambda: refuse_several(ranks), lambda: check_address(scheduler))
 
+    def placed() -> None:
+        paths = {"run_file": run_file, "champion": options.get("champion") if run_file is None else None}
+        found = [without_base(path, name, origin) for name, path in paths.items() if isinstance(path, str)]
+        if base is None and any(found):
+            raise Refused(problem for problem in found if problem is not None)
+
     def whole() -> None:
         folder = base if base is not None or run_file is None else folder_of(run_file)
         if mappings:
             retraining = wanted[0] if wanted else Retraining()
             collected.append(planned(retraining, mappings[0], folder, app, scheduler, origin))
 
+    placed()
     collect(parsed, given, *checks, whole)
     return collected[0]
 

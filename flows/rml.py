@@ -102,7 +102,7 @@ def rml(
     Args:
         neural_network: The run file's content.
         app: What the run is for: dnn.
-        base: The folder that relative paths are against; left out, the working directory.
+        base: The folder that relative paths are against; left out, paths have to be absolute.
         resume: "auto" goes on from the newest checkpoint of the latest run.
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of this process.

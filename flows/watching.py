@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ AGAIN_S = 30.0
 # Lines of a log come to the server in batches of several processes: so much later than lines written after them.
 LATE = timedelta(seconds=15)
 PAGE = 200
+# Seconds until who waits for an answer is told so, until an answer is given up, and so often it is asked for again.
+SLOW_S, ANSWER_S, AGAIN = 5.0, 20.0, 2
 
 # What a terminal state is as an exit status; a run that is cancelled is one that was interrupted.
 STATUS = {StateType.COMPLETED: 0, StateType.FAILED: 1, StateType.CRASHED: 1, StateType.CANCELLED: 130}
@@ -58,14 +61,26 @@ def api_url() -> str | None:
 
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """A client that says at once when the server does not answer. Raises `Refused` where it does not, or does not let
-    us in."""
+    """A client that says at once when there is no server, and soon when one does not answer.
+
+    Raises:
+        Refused: there is none, or it does not let us in.
+        SystemExit: it has not answered for a minute; said on standard error, exit status 1.
+    """
     url = api_url()
     if url is None:
         raise Refused([Problem("", NO_SERVER, remedy=REMEDY)])
+    most = f"{(AGAIN + 1) * ANSWER_S:g} s"
     try:
-        with get_client(sync_client=True) as client:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: AGAIN}),
+            _telling(f"the Prefect server at {url} does not answer; waiting, {most} at most"),
+            get_client(sync_client=True, httpx_settings={"timeout": ANSWER_S}) as client,
+        ):
             yield client
+    except (httpx.ReadTimeout, httpx.WriteTimeout):
+        print(f"the Prefect server at {url} has not answered for {most}; rml status looks at it", file=sys.stderr)
+        raise SystemExit(1) from None
     except httpx.TransportError as error:
         what = f"no Prefect server answers at {url}: {_why(error)}"
         raise Refused([Problem("", what, remedy=f"rml status says whether it runs; {REMEDY}")]) from None
@@ -77,6 +92,18 @@ def server() -> Iterator[SyncPrefectClient]:
         else:
             what, remedy = f"the Prefect server at {url} does not take it ({status}): {_detail(error)}", ""
         raise Refused([Problem("", what, remedy=remedy)]) from None
+
+
+@contextmanager
+def _telling(line: str) -> Iterator[None]:
+    """Say `line` on standard error if what is done in this context takes long."""
+    late = threading.Timer(SLOW_S, lambda: print(line, file=sys.stderr, flush=True))
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
 
 
 def _why(error: Exception) -> str:
@@ -170,12 +197,11 @@ class Watch:
         """What a state means for who waits; between being made and being begun a run has several names."""
         if state is None or (state.is_final() and state.type != StateType.CRASHED):
             return
-        if state.name == "Late":
-            line = "waits: no worker has taken it yet; rml status says what runs"
-        elif state.name == "AwaitingRetry":
+        if state.name == "AwaitingRetry":
             line = "is started again"
         elif state.is_scheduled() or state.is_pending():
-            line = "waits for a worker"
+            # Late, too: one worker or another takes it, or `rml status` says that there is none.
+            line = "waits for a worker (rml status says what runs)"
         elif state.type == StateType.CRASHED:
             line = f"crashed: {state.message or 'its process is gone'}; it may be started again"
         else:

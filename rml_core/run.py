@@ -124,7 +124,8 @@ def read(
     file: RunFile | None = None
     graph: Graph | None = None
     try:
-        file = parse(RunFile, section, ROOT, Reading(folder, origin or here()))
+        is_given = base is not None or not isinstance(source, Mapping)
+        file = parse(RunFile, section, ROOT, Reading(folder, origin or here(), is_given))
     except Refused as refused:
         problems.extend(refused.problems)
     # The path of a network that may not be read is not looked at any further.

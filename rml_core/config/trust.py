@@ -74,16 +74,18 @@ def with_variables(path: str, taken: Callable[[str], bool]) -> str:
 @dataclass(frozen=True)
 class Reading:
     """What is known while a run file is read. `base`: the folder that its relative paths are against; None: not yet
-    known, as when a model is made by itself."""
+    known, as when a model is made by itself. `is_given`: somebody has said which folder that is."""
 
     base: AnyPath | str | None = None
     origin: Origin = Origin.OWN
+    is_given: bool = True
 
     def problem(self, path: str, where: str = "") -> Problem | None:
         """Why the text `path` of a run file is not taken; None: it is."""
         if self.origin is Origin.OWN:
             return None
-        return self._of_variables(path, where) or self._of_secrets(path, where)
+        found = self._of_variables(path, where) or self._of_secrets(path, where)
+        return found or (None if self.is_given else without_base(path, where, self.origin))
 
     def _of_variables(self, path: str, where: str) -> Problem | None:
         allowed = f"variables whose names begin with {PREFIX}, set where the worker runs"
@@ -108,6 +110,18 @@ class Reading:
         what = f"{shown(path)}: the parameters of a run are seen by everybody who sees the run, this secret too"
         remedy = "give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here"
         return Problem(where, what, "a URL without a password, a token or a key", f"{remedy}: see docs/security.md")
+
+
+def without_base(path: str, where: str, origin: Origin | None = None) -> Problem | None:
+    """Why `path` cannot be taken where no base is given: on a worker a relative one would be against a folder that goes
+    with the run. None: it can."""
+    if (origin or here()) is not Origin.RECEIVED:
+        return None
+    place = expanded(path).removeprefix("file://").removeprefix("local://")
+    if "://" in place or os.path.isabs(place):
+        return None
+    what = f"{shown(path)} is relative, and nothing says to which folder"
+    return Problem(where, what, remedy="give absolute paths, or base: the folder they are against")
 
 
 OWN = Reading()

@@ -174,3 +174,14 @@ def test_labels_are_those_of_the_training(classification: dict[str, Any], pictur
     expected = [json.loads(line) for line in (tmp_path / "out_metrics.jsonl").read_text().splitlines()]
     assert figures_of(outcome)["loss"] == pytest.approx(expected[0]["test_loss"], rel=1e-6)
     assert figures_of(outcome)["support"] == expected[0]["support"]
+
+
+def test_a_worker_does_not_look_for_relative_paths_in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "id")
+    with pytest.raises(Refused) as refused:
+        evaluation(Given("champion/champion.pt", "pictures/test", "/targets"))
+    remedy = "give absolute paths, or base: the folder they are against"
+    assert str(refused.value) == "\n".join(
+        f'{name}: "{path}" is relative, and nothing says to which folder\n    {remedy}'
+        for name, path in (("checkpoint", "champion/champion.pt"), ("test_input_path", "pictures/test"))
+    )

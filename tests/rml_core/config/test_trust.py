@@ -141,3 +141,17 @@ def test_a_secret_does_not_become_a_parameter() -> None:
         "    give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here: "
         "see docs/security.md"
     )
+
+
+def test_on_a_worker_a_relative_path_needs_a_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RML_DATA", "/data")
+    monkeypatch.setenv(OF_A_WORKER, "id")
+    mapping = _file(input_path="train.npy", target_path="$RML_DATA/y", test_input_path="https://host/x")
+    with pytest.raises(Refused) as refused:
+        read(mapping)
+    assert str(refused.value).startswith(
+        'neural_network.data.input_path: "train.npy" is relative, and nothing says to which folder\n'
+        "    give absolute paths, or base: the folder they are against"
+    )
+    assert "target_path" not in str(refused.value)
+    assert "test_input_path" not in str(refused.value)
