@@ -29,6 +29,19 @@ def settings(options: Options) -> dict[str, str]:
     return {"PREFECT_API_URL": options.api, "PREFECT_PLUGINS_ENABLED": "true"}
 
 
+def server_of(given: Mapping[str, str] = os.environ) -> str | None:
+    """The address of the server that this user's `prefect` and `rml submit` ask; None: there is none."""
+    if given.get("PREFECT_API_URL"):
+        return given["PREFECT_API_URL"]
+    try:
+        found = _read(profiles_path(given))
+    except RunFailed:
+        return None
+    name = given.get("PREFECT_PROFILE") or found.get("active") or ""
+    address = found.get("profiles", {}).get(name, {}).get("PREFECT_API_URL")
+    return None if address is None else str(address)
+
+
 def put(path: Path, state: State, options: Options) -> bool:
     """Write our profile, and make it the active one unless the active one names a server of its own.
 
