@@ -67,7 +67,7 @@ def configuration(state: State, options: Options) -> str:
     places = {key: _literal(str(getattr(state, key))) for key in ("folder", "logs", "pid", "socket")}
     user = "user=root\n" if os.getuid() == 0 else ""
     text = HEAD.format(user=user, **places)
-    serve = ["-m", "prefect", "server", "start", "--host", options.host, "--port", str(options.port)]
+    serve = ["-m", "flows.service.server", "server", "start", "--host", options.host, "--port", str(options.port)]
     text += _program(SERVER, serve, priority=1, stop=20, **places)
     for pool in WORKERS:
         text += _program(pool, ["-m", "flows.service.worker", pool], priority=2, stop=STOP_SECONDS, **places)

@@ -28,7 +28,7 @@ def test_the_server_and_a_worker_of_each_pool_are_kept_alive() -> None:
         assert program["stopsignal"] == "TERM"
         assert int(program["stdout_logfile_backups"]) > 0
     commands = [shlex.split(program["command"])[1:] for program in programs.values()]
-    serve = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", "4311"]
+    serve = ["-m", "flows.service.server", "server", "start", "--host", "127.0.0.1", "--port", "4311"]
     assert commands == [serve, ["-m", "flows.service.worker", "gpu"], ["-m", "flows.service.worker", "cpu"]]
     assert {shlex.split(program["command"])[0] for program in programs.values()} == {sys.executable}
 
