@@ -38,7 +38,7 @@ PATIENCE = 900.0
 BIN = Path(sys.executable).parent
 # By a part of the command line.
 KINDS = {
-    "server": "prefect server start",
+    "server": "flows.service.server server start",
     "worker": "flows.service.worker",
     "supervisor": "supervisor.supervisord",
     "scheduler": "dask scheduler",

@@ -123,7 +123,7 @@ class Campaign:
         self._patiently(lambda: self.service.call(f"/flow_runs/{run.id}/set_state", {"state": state, "force": False}))
 
     def server(self) -> int:
-        return self._pid("prefect server start")
+        return self._pid("flows.service.server server start")
 
     def worker(self) -> int:
         return self._pid("flows.service.worker cpu")
