@@ -7,6 +7,7 @@ its checkpoint does not know of, and TensorBoard does so for all figures of a fo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ def written(folder: Path, epoch: int, batch: int, batches: int, evaluates: bool)
             for left in place.glob(FILES):
                 left.unlink()
             return SummaryWriter(str(place))
+        _wait_for_a_later_name(place)
         return SummaryWriter(str(place), purge_step=behind)
 
     # An epoch that is complete and evaluated is evaluated again: its row is written anew.
@@ -52,6 +54,14 @@ def written(folder: Path, epoch: int, batch: int, batches: int, evaluates: bool)
             yield
     finally:
         figures.close()
+
+
+def _wait_for_a_later_name(place: Path) -> None:
+    """TensorBoard reads a folder's files in the order of their names, which begin with the second they were begun in:
+    a run that resumes within the same second may be read before what it goes on from."""
+    now = time.time()
+    if any(each.name.removeprefix(FILES.rstrip("*")).startswith(f"{int(now):010d}.") for each in place.glob(FILES)):
+        time.sleep(int(now) + 1 - now)
 
 
 class _Figures:

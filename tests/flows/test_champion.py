@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flows import champion
 from flows.champion import CHAMPION, HISTORY, Champions, Round, point_to
-from rml_core.config.problem import RunFailed
+from rml_core.config.problem import RunFailed, shown
 
 
 class Killed(BaseException):
@@ -158,7 +158,7 @@ def test_a_decision_that_names_another_file_is_not_carried_out(tmp_path: Path, n
     made = decided(champions)
     named = str(tmp_path / "outside") if named == "/outside" else named
     made.decide({"round": 1, "promoted": True, "why": "...", "challenger": {"checkpoint": named}})
-    assert champions.settle()[0]["why"] == f"...; but {json.dumps(named)} is no checkpoint of the round"
+    assert champions.settle()[0]["why"] == f"...; but {shown(named)} is no checkpoint of the round"
     assert champions.champion is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flows.phases import as_it_is, execute
-from flows.tensorboard_log import FILES
+from flows.tensorboard_log import FILES, written
 from rml_core.check import check
 from rml_core.config.problem import Refused
 from rml_core.run import read
@@ -98,6 +99,17 @@ def test_steps_behind_the_checkpoint_are_taken_back(begin: Begin, tmp_path: Path
         (tmp_path / "run" / "checkpoints" / f"model_checkpoint_{epoch}.pt").unlink()
     begin("run", resuming="auto")
     assert_shown(tmp_path / "run")
+
+
+def test_what_is_resumed_within_the_same_second_is_read_last(tmp_path: Path) -> None:
+    """TensorBoard reads files in the order of their names: second, machine, process."""
+    names = [tmp_path / name / f"events.out.tfevents.{int(time.time()):010d}.~" for name in ("batches", "epochs")]
+    for name in names:
+        name.parent.mkdir()
+        name.touch()
+    with written(tmp_path, epoch=1, batch=0, batches=6, evaluates=False):
+        for name in names:
+            assert sorted(name.parent.iterdir())[0] == name
 
 
 @pytest.mark.slow
