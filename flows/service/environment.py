@@ -25,6 +25,8 @@ DEFAULTS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # Schedules fire on the minute: a run need not be begun before.
     "PREFECT_WORKER_PREFETCH_SECONDS": "2",
+    # A server that was killed knows whose turn it is when it is back: a run whose turn it has forgotten is ended.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     # For Prometheus, at /api/metrics.
     "PREFECT_SERVER_METRICS_ENABLED": "true",

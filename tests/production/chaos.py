@@ -79,6 +79,13 @@ class Campaign:
         for process in [each for each in parents if "resource_tracker" not in " ".join(each.cmdline())]:
             self._signal(process.pid, signal.SIGKILL)
 
+    def end_dask_worker(self, run: Run) -> None:
+        """As a cluster does that wants its machine back, and gives another one."""
+        old = self.dask[1]
+        self.dask[1] = self._start_dask_worker()
+        self._signal(old.pid, signal.SIGTERM)
+        old.wait(PATIENCE)
+
     def kill_dask_scheduler(self, run: Run) -> None:
         self._signal(self.dask[0].pid, signal.SIGKILL)
         self.dask[0].wait()
@@ -153,14 +160,14 @@ class Campaign:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.scheduler = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-        self.dask = [
-            self._start_scheduler(),
-            self._dask("worker", self.scheduler, "--nworkers", "2", "--nthreads", "1", "--no-dashboard"),
-        ]
+        self.dask = [self._start_scheduler(), self._start_dask_worker()]
 
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
         port = self.scheduler.rpartition(":")[2]
         return self._dask("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+
+    def _start_dask_worker(self) -> subprocess.Popen[bytes]:
+        return self._dask("worker", self.scheduler, "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
 
     def _dask(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]]
@@ -318,6 +325,7 @@ KINDS = [
     "kill_server",
     "end_server",
     "kill_dask_worker",
+    "end_dask_worker",
     "cancel_by_command",
     "cancel_in_ui",
     "kill_worker_then_cancel",
@@ -379,7 +387,7 @@ def main() -> int:
         found.away = given.away
         due = [kinds[index % len(kinds)] for index in range(given.kills)]
         found.random.shuffle(due)
-        for kind in {"kill_dask_worker" in due, False}:
+        for kind in {any("dask" in each for each in due), False}:
             print(f"undisturbed: {found.reference(kind).seconds:.1f} s", flush=True)
         while due:
             some, due = due[:SIDE_BY_SIDE], due[SIDE_BY_SIDE:]

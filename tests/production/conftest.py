@@ -188,7 +188,7 @@ def put_up() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service that all tests share: whoever kills parts of it waits until they are back."""
-    with _put_up(tmp_path_factory.mktemp("service"), "--gpu-runs", "2", "--cpu-runs", "2") as service:
+    with _put_up(tmp_path_factory.mktemp("service"), "--gpu-runs", "4", "--cpu-runs", "4") as service:
         yield service
 
 

@@ -73,7 +73,7 @@ def test_what_is_cached_on_the_server_is_made_again(
 ) -> None:
     section = {**classification["neural_network"], "num_epochs": 1}
     loads = []
-    for cleaned in (False, False, True):
+    for cleaned in (True, False, True):
         if cleaned:
             run = guarded.create("clean", {"older_than": "0m"})
             assert guarded.wait(run)["state_type"] == "COMPLETED"

@@ -6,6 +6,7 @@ Every run has to end well by itself, or after `prefect flow-run retry`, and to l
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.slow
 
@@ -71,10 +73,11 @@ def test_a_run_is_cancelled_in_the_ui_and_by_the_command(campaign: Any):
     assert all(run.retries == 1 or run.at()[0] == chaos.EPOCHS for run in runs)
 
 
-def test_a_dask_worker_is_killed(campaign: Any):
+def test_a_dask_worker_is_killed_or_told_to_end(campaign: Any):
     campaign.reference(True)
-    (run,) = disturbed(campaign, "kill_dask_worker")
-    assert run.retries == 0
+    for kind in ("kill_dask_worker", "end_dask_worker"):
+        (run,) = disturbed(campaign, kind)
+        assert run.retries == 0
 
 
 def test_everything_is_killed_at_once(campaign: Any):
@@ -117,3 +120,35 @@ def test_one_restart_too_many_ends_failed_and_a_retry_goes_on(campaign: Any):
     assert "RML_RETRIES is" in found["state"]["message"]
     campaign.finish(run)
     assert (run.wrong, run.retries) == ([], 1)
+
+
+def test_a_retraining_and_an_evaluation_that_are_killed_come_to_what_they_would_have(campaign: Any):
+    service = campaign.service
+    reference = campaign.reference(False).folder / "checkpoints" / "model_checkpoint_best.pt"
+    champion = campaign.home / "champion"
+    section = chaos.section(campaign.data, campaign.home / "nowhere", False)
+    run = chaos.Run(
+        service.submit(section, "retrain", champion=str(champion)), champion / "rounds" / "0001", False, "kill_flow", 0
+    )
+    campaign.disturb(run, (3, 7))
+    found = campaign.ended(run)
+    assert (found["state_type"], found["run_count"], found["state"]["name"]) == ("COMPLETED", 2, "promoted")
+    assert f"resuming from {champion}/rounds/0001/checkpoints/model_checkpoint_2.pt" in service.log(run.id)
+    networks = [torch.load(path, weights_only=True)["network"] for path in (champion / "champion.pt", reference)]
+    assert chaos.same(*networks)
+    assert len((champion / "history.jsonl").read_text().splitlines()) == 1
+
+    folder = campaign.home / "evaluated"
+    folder.mkdir()
+    given = {
+        "checkpoint": str(champion / "champion.pt"),
+        "test_input_path": section["data"]["test_input_path"],
+        "outfile": str(folder / "out.txt"),
+    }
+    run = chaos.Run(service.create("evaluate", given), folder, False, "kill_flow", 0)
+    campaign.disturb(run, (0, 0))
+    found = campaign.ended(run)
+    assert (found["state_type"], found["run_count"]) == ("COMPLETED", 2)
+    (row,) = map(json.loads, (folder / "out_metrics.jsonl").read_text().splitlines())
+    (judged,) = map(json.loads, (champion / "history.jsonl").read_text().splitlines())
+    assert row["accuracy"] == judged["challenger"]["value"]
