@@ -133,7 +133,7 @@ def test_a_retraining_and_an_evaluation_that_are_killed_come_to_what_they_would_
     campaign.disturb(run, (3, 7))
     found = campaign.ended(run)
     assert (found["state_type"], found["run_count"], found["state"]["name"]) == ("COMPLETED", 2, "promoted")
-    assert f"resuming from {champion}/rounds/0001/checkpoints/model_checkpoint_2.pt" in service.log(run.id)
+    assert f"resuming {champion}/rounds/0001/checkpoints/model_checkpoint_2.pt" in service.log(run.id)
     networks = [torch.load(path, weights_only=True)["network"] for path in (champion / "champion.pt", reference)]
     assert chaos.same(*networks)
     assert len((champion / "history.jsonl").read_text().splitlines()) == 1
@@ -146,7 +146,8 @@ def test_a_retraining_and_an_evaluation_that_are_killed_come_to_what_they_would_
         "outfile": str(folder / "out.txt"),
     }
     run = chaos.Run(service.create("evaluate", given), folder, False, "kill_flow", 0)
-    campaign.disturb(run, (0, 0))
+    service.wait(run.id, "RUNNING")
+    campaign.kill_flow(run)
     found = campaign.ended(run)
     assert (found["state_type"], found["run_count"]) == ("COMPLETED", 2)
     (row,) = map(json.loads, (folder / "out_metrics.jsonl").read_text().splitlines())
