@@ -282,7 +282,7 @@ class Campaign:
         self.count_redone(run)
 
     def gone(self, run: Run) -> None:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 90
         while self.service.processes(run.id):
             if time.monotonic() > until:
                 run.wrong.append("its process is still there")
