@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.plan import MOST_EPOCH_PHASES
 from rml_core.engine.progress import Blocks, Progress
 from tasks.evaluate import AssembledEpoch, EvaluatedEpoch
 from tasks.progress import listening, log
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
     from rml_core.config.paths import AnyPath
+
+# The attribute of a log record that says an epoch of so many that not each need be told everywhere.
+OF_MANY = "of_many"
 
 
 def line_of(
@@ -75,7 +79,8 @@ class EpochLines:
             self._log(event.figures)
 
     def _log(self, assembled: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        log.info(line_of(self._trained, self._evaluated, self.last, assembled))
+        many = self.last > MOST_EPOCH_PHASES and (self._trained is None or self._trained.epoch != self.last)
+        log.info(line_of(self._trained, self._evaluated, self.last, assembled), extra={OF_MANY: many})
         self._trained = self._evaluated = None
 
 

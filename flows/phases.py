@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from flows.attempt import Attempt
     from rml_core.config.paths import AnyPath
     from rml_core.data.prepared import Prepared
-    from rml_core.engine.evaluation import Gallery
+    from rml_core.engine.gallery import Gallery
     from rml_core.engine.rank import Setup
     from rml_core.resume import Position
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
     from flows.phases import Outcome
-    from rml_core.engine.evaluation import Gallery
+    from rml_core.engine.gallery import Gallery
 
 # Inches of the page, of the curves' height, and points an inch.
 WIDTH, CURVES, DPI = 12, 4, 80

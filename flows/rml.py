@@ -18,6 +18,7 @@ from prefect.utilities.annotations import quote
 from pydantic import WithJsonSchema
 
 from flows import attempt, stores
+from flows.console import OF_MANY
 from flows.form import section_schema
 from flows.page.shown import page
 from flows.phases import Outcome, execute
@@ -39,6 +40,9 @@ from tasks.transform import transform
 # cached by that key; a prepared folder that is gone or damaged is made again.
 PREPARED = {load, slice_, transform}
 
+
+# Seconds.
+MOMENT = 1.0
 
 RunFile = Annotated[dict[str, Any], WithJsonSchema(section_schema())]
 
@@ -148,4 +152,23 @@ def _log_to_server() -> None:
     """What a run says goes to the log of its flow run."""
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in log.handlers):
-        log.addHandler(APILogHandler())
+        handler = APILogHandler()
+        handler.addFilter(_Seldom())
+        log.addHandler(handler)
+
+
+class _Seldom(logging.Filter):
+    """Of thousands of short epochs the server is told one a moment: the table of epochs, and the logs beside the
+    checkpoints, have them all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -MOMENT
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, OF_MANY, False):
+            return True
+        if record.created - self._last < MOMENT:
+            return False
+        self._last = record.created
+        return True

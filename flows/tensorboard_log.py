@@ -94,7 +94,7 @@ class _Figures:
             self._batches.add_scalar("grad_norm", norm, before + batch)
 
     def _row(self, stage: ranks.Stage, epoch: int) -> None:
-        row = next(row for row in ranks.history(stage.ranks) if row["epoch"] == epoch)
+        row = next(row for row in reversed(ranks.history(stage.ranks)) if row["epoch"] == epoch)
         for key, value in {**row, **ranks.measured(stage.ranks)}.items():
             # nan: there is no such figure.
             if key not in NOT_SHOWN and isinstance(value, int | float) and value == value:

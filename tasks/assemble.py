@@ -102,7 +102,7 @@ def assemble(stage: ranks.Stage, assembling: Assembling, epoch: int, logs: LogFi
             f"{assembled.beyond} numbers of {live.assembly.path} are beyond what half precision holds, 65504: "
             'they are infinite there; hdf5_precision "single" keeps them'
         )
-    row = next((row for row in ranks.history(stage.ranks) if row["epoch"] == epoch), {"epoch": epoch})
+    row = next((row for row in reversed(ranks.history(stage.ranks)) if row["epoch"] == epoch), {"epoch": epoch})
     if figures:
         row = {**row, "assembled": figures}
         ranks.record(stage.ranks, row)

@@ -58,7 +58,7 @@ def evaluate(
     accuracy = figures.pop("accuracy", float("nan"))
     loss = result.loss / max(result.samples, 1)
     evaluated = EvaluatedEpoch(stage.ranks, epoch, loss, accuracy, rate)
-    row = next((row for row in ranks.history(stage.ranks) if row["epoch"] == epoch), {"epoch": epoch})
+    row = next((row for row in reversed(ranks.history(stage.ranks)) if row["epoch"] == epoch), {"epoch": epoch})
     row = {**row, "test_loss": loss, "accuracy": accuracy, "test_samples_per_s": round(rate, 3), **figures}
     ranks.record(stage.ranks, row)
     if logs is not None:

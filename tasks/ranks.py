@@ -17,7 +17,8 @@ from rml_core.config.problem import Problem, Refused
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
     from rml_core.engine.epoch import Sums
-    from rml_core.engine.evaluation import Evaluated, Gallery, Take
+    from rml_core.engine.evaluation import Evaluated, Take
+    from rml_core.engine.gallery import Gallery
     from rml_core.engine.progress import Blocks, Progress
     from rml_core.engine.rank import Rank, Setup
 

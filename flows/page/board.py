@@ -34,13 +34,14 @@ SHARE = 0.003
 @dataclass(frozen=True)
 class Content:
     """What an artifact holds. `kind`: markdown, table (as JSON) or progress (percent). `task_run`: whose
-    it is; None: the flow run's, which then needs a key."""
+    it is; None: the flow run's, which then needs a key. `between`: seconds until its next change."""
 
     kind: str
     data: Any
     description: str
     key: str | None = None
     task_run: UUID | None = None
+    between: float = BETWEEN
 
 
 @dataclass
@@ -154,7 +155,8 @@ class Board:
                     # What is refused for what it is does not keep others waiting.
                     place.due = time.monotonic() + BETWEEN
                 raise
-        place.due = time.monotonic() + max(BETWEEN, (time.thread_time() - began) / SHARE)
+        between = content.between if content is not None else BETWEEN
+        place.due = time.monotonic() + max(between, (time.thread_time() - began) / SHARE)
 
     def _send(self, client: SyncPrefectClient, place: _Place, content: Content) -> None:
         if place.artifact is not None:

@@ -20,6 +20,7 @@ from flows import device_slots, report
 from flows.begun import Begun
 from flows.page import words
 from flows.page.board import BETWEEN, Board, Content
+from flows.page.drawing import drawn
 from flows.page.failure import SUBMIT, FlowRun, what_to_do
 from flows.phases import Outcome
 from flows.slice_table import SliceTable
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 # Seconds until curves are drawn the first time: a run that is over by then has them at its end.
 FIRST_CURVES = 20.0
+# And between two drawings, which another process makes beside the training.
+BETWEEN_CURVES = 60.0
 # The log has them all.
 MOST_WARNINGS = 50
 
@@ -121,7 +124,7 @@ class Page(logging.Handler):
             source = begun.checked.fitted.source if begun.checked.fitted is not None else ""
 
             def make() -> Content:
-                return _curves(report.draw(history, gallery, classes, source), history)
+                return _curves(drawn(history, gallery, classes, source), history)
 
             self._board.put("curves", make, after=FIRST_CURVES)
 
@@ -197,7 +200,7 @@ class Page(logging.Handler):
 
 def _curves(picture: bytes, history: list[dict[str, Any]]) -> Content:
     said = f"curves, and test samples with what the network makes of them, after epoch {history[-1]['epoch']}"
-    return Content("markdown", _picture("curves", picture), said, "curves")
+    return Content("markdown", _picture("curves", picture), said, "curves", between=BETWEEN_CURVES)
 
 
 def _picture(name: str, picture: bytes) -> str:

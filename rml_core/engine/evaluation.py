@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rml_core.data.batches import Batch
+from rml_core.engine.gallery import Gallery
 from rml_core.engine.metrics import Metric
 from rml_core.engine.precision import Precision, to_device
 from rml_core.engine.predictions import Predictions
@@ -24,46 +24,6 @@ if TYPE_CHECKING:
 
 # take(numbers of the samples, predictions (N, C, ...))
 Take = Callable[[np.ndarray, Tensor], None]
-
-# As many samples as a page of pictures can show, no side longer than a thumbnail's.
-GALLERY = 32
-THUMBNAIL = 128
-
-
-@dataclass
-class Gallery:
-    """A few test samples to look at, spread over the whole set: `inputs` (C, ...), `outputs` (C2, ...), `targets`
-    (none where there are none), `names`: of slices with their places."""
-
-    count: int = 0
-    inputs: list[np.ndarray] = field(default_factory=list)
-    outputs: list[np.ndarray] = field(default_factory=list)
-    targets: list[np.ndarray] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-
-    def add(self, batch: Batch, result: Tensor, names: Sequence[str]) -> None:
-        """Keep what is wanted of a batch of a set with `count` samples."""
-        wanted = [row for row, index in enumerate(batch.indices.tolist()) if index in self._spread]
-        if not wanted:
-            return
-        self.inputs += [_thumbnail(batch.inputs[row]) for row in wanted]
-        self.outputs += [_thumbnail(result[row]) for row in wanted]
-        if batch.targets is not None:
-            self.targets += [_thumbnail(batch.targets[row]) for row in wanted]
-        self.names += [names[batch.indices[row]] for row in wanted]
-
-    @cached_property
-    def _spread(self) -> frozenset[int]:
-        return frozenset(np.linspace(0, self.count - 1, GALLERY).round().astype(int).tolist())
-
-
-def _thumbnail(sample: Any) -> np.ndarray:
-    """Every n-th pixel of a sample (C, H, W), or of a mask (H, W), an array or a tensor; what is no picture stays."""
-    if sample.ndim >= 2:
-        height, width = (-(-size // THUMBNAIL) for size in sample.shape[-2:])
-        sample = sample[..., ::height, ::width]
-    # torch would wake its threads for a copy.
-    return np.array(sample.float().cpu().numpy() if isinstance(sample, Tensor) else sample)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from rml_core.data.samples import Samples
 from rml_core.data.slices import Slices
 from rml_core.data.source import Source
 from rml_core.engine import debug, epoch, state, weights
-from rml_core.engine.evaluation import Evaluated, Gallery, Take, evaluate
+from rml_core.engine.evaluation import Evaluated, Take, evaluate
+from rml_core.engine.gallery import Gallery
 from rml_core.engine.memory import keep_what_is_freed, most_held_mb
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision, device_named
@@ -282,7 +283,9 @@ class Rank:
 
     def record(self, row: dict[str, Any]) -> None:
         """Add to, or complete, the epoch's row in the history that checkpoints carry."""
-        self.history = [old for old in self.history if old["epoch"] != row["epoch"]] + [row]
+        if self.history and self.history[-1]["epoch"] == row["epoch"]:
+            self.history.pop()
+        self.history.append(row)
 
     def debug_statistics(self, path: Path) -> None:
         """Write the statistics of every parameter and of its gradient in the last batch, as JSON."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import rich
 
-from flows.console import Bar, EpochLines, line_of, say_written
+from flows.console import OF_MANY, Bar, EpochLines, line_of, say_written
 from rml_core.engine.progress import Blocks, Progress
 from tasks.evaluate import AssembledEpoch, EvaluatedEpoch
 from tasks.ranks import Ranks
@@ -198,3 +198,12 @@ def test_the_line_of_an_epoch_is_complete_with_what_is_assembled(caplog: pytest.
         "epoch 1/3  loss 0.5  test loss 0.25  accuracy 0.5000  assembled tiles 0.7500, bricks mae 0.0625  10 samples/s",
         "evaluation of epoch 1  20 samples/s",
     ]
+
+
+def test_of_so_many_epochs_that_not_each_need_be_told_the_last_one_is(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="rml")
+    for last in (100, 101):
+        lines = EpochLines(last, evaluates=False)
+        for epoch in (1, last):
+            lines(TrainedEpoch(Ranks("", 1), epoch, 0, 0.5, 0.1, 10.0, 1.0))
+    assert [getattr(record, OF_MANY) for record in caplog.records] == [False, False, True, False]

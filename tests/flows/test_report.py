@@ -14,7 +14,7 @@ import pytest
 from flows import report
 from flows.phases import Outcome
 from flows.places import Places
-from rml_core.engine.evaluation import Gallery
+from rml_core.engine.gallery import Gallery
 from rml_core.engine.log import LogFiles
 
 RANDOM = np.random.default_rng(0)

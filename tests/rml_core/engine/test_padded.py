@@ -13,7 +13,8 @@ from rml_core.config.section import parse
 from rml_core.config.target import Target
 from rml_core.data.batches import Batch
 from rml_core.engine.epoch import Sums, train
-from rml_core.engine.evaluation import Gallery, evaluate
+from rml_core.engine.evaluation import evaluate
+from rml_core.engine.gallery import Gallery
 from rml_core.engine.metrics import metrics_for
 from rml_core.engine.precision import Precision
 from rml_core.engine.step import Training

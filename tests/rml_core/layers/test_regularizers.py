@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from rml_core.config.problem import Refused
 from rml_core.config.section import parse
 from rml_core.data.batches import Batch
-from rml_core.engine.evaluation import Gallery, evaluate
+from rml_core.engine.evaluation import evaluate
+from rml_core.engine.gallery import Gallery
 from rml_core.engine.precision import Precision
 from rml_core.engine.step import Training, step
 from rml_core.layers.build import build
