@@ -43,7 +43,7 @@ def test_all_is_well_once_it_is_up(service: Any) -> None:
     states = {name: program["state"] for name, program in found["programs"].items()}
     assert states == {"server": "running", "gpu": "running", "cpu": "running"}
     pools = {each["name"]: (each["status"], each["limit"]) for each in found["pools"]}
-    assert pools == {"gpu": ("ready", 2), "cpu": ("ready", 2)}
+    assert pools == {"gpu": ("ready", 4), "cpu": ("ready", 4)}
     deployments = {each["name"]: each["pool"] for each in found["deployments"]}
     assert deployments.items() >= {"rml/train": "gpu", "rml/evaluate": "gpu", "rml/retrain": "gpu"}.items()
 
@@ -62,7 +62,7 @@ def test_a_second_up_changes_nothing(service: Any) -> None:
     before = {name: program["pid"] for name, program in service.status()["programs"].items()}
     again = service.run("rml", "up")
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout == f"up: {service.url}\nworkers: gpu (2 at a time), cpu (2 at a time)\nstate: {service.state}\n"
+    assert again.stdout == f"up: {service.url}\nworkers: gpu (4 at a time), cpu (4 at a time)\nstate: {service.state}\n"
     assert {name: program["pid"] for name, program in service.status()["programs"].items()} == before
 
 
