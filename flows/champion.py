@@ -21,7 +21,7 @@ from typing import Any
 
 from rml_core.config import roots
 from rml_core.config.problem import RunFailed, shown
-from rml_core.config.unfinished import remove_leftovers, unfinished
+from rml_core.config.unfinished import another, remove_leftovers
 from rml_core.engine.log import as_json
 
 CHAMPION = "champion.pt"
@@ -69,7 +69,8 @@ class Champions:
     def history(self) -> list[Row]:
         """The rounds that came to their end, in this order."""
         try:
-            lines = (self.folder / HISTORY).read_text().splitlines()
+            with roots.opened(str(self.folder / HISTORY)) as file:
+                lines = file.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -183,7 +184,7 @@ def point_to(checkpoint: Path, champion: Path) -> None:
         if champion.exists() and os.path.samefile(checkpoint, champion):
             return
         remove_leftovers(champion)
-        making = unfinished(champion)
+        making = another(champion)
         making.unlink(missing_ok=True)
         try:
             try:
@@ -201,7 +202,7 @@ def point_to(checkpoint: Path, champion: Path) -> None:
 
 def put(path: Path, text: str | bytes) -> None:
     """Write a whole file: it holds what it held before until the new content is on the disk. Raises `RunFailed`."""
-    making = unfinished(path)
+    making = another(path)
     try:
         roots.check(str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +228,8 @@ def _sync(path: Path) -> None:
 
 def _read(path: Path) -> Mapping[str, Any] | None:
     try:
-        said = json.loads(path.read_text())
+        with roots.opened(str(path)) as file:
+            said = json.loads(file.read())
     except (OSError, ValueError):
         return None
     return said if isinstance(said, dict) else None

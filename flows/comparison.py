@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.champion import Champions, Row
 from flows.judging import OF_CLASS, WHOLE
+from flows.markdown import code, plain
 
 # Inches, and points an inch.
 WIDTH, HEIGHT, DPI = 12.0, 4.0, 80
@@ -17,12 +18,12 @@ WIDTH, HEIGHT, DPI = 12.0, 4.0, 80
 def markdown(row: Row, champions: Champions) -> str:
     """A page: who is champion and why, the figures of both, what was new, and where everything lies."""
     title = f"# Round {row['round']}: " + ("a new champion" if row["promoted"] else "the champion stays")
-    lines = [title, "", _sentence(row["why"]), ""]
+    lines = [title, "", plain(_sentence(row["why"])), ""]
     ours, theirs = row["challenger"]["figures"], (row["champion"] or {}).get("figures")
     lines += ["| | challenger | champion |", "| --- | --- | --- |"]
     for name, figure in _figures(row["metric"], ours, theirs):
-        lines.append(f"| {name} | {_number(figure(ours))} | {_number(figure(theirs))} |")
-    lines += ["", f"Compared by {row['metric']}; better has to be by more than {row['margin']:g}.", ""]
+        lines.append(f"| {plain(name)} | {_number(figure(ours))} | {_number(figure(theirs))} |")
+    lines += ["", f"Compared by {plain(row['metric'])}; better has to be by more than {row['margin']:g}.", ""]
     samples = row["samples"]
     lines.append(f"- {samples['training']} training and {samples['test']} test samples")
     lines += [f"- {side}: {what}" for side, what in row["changes"].items()]
@@ -30,9 +31,9 @@ def markdown(row: Row, champions: Champions) -> str:
     if row["champion"] is not None and row["champion"]["round"] is not None:
         lines.append(f"- the champion until then is of round {row['champion']['round']}")
     lines += [
-        f"- the champion: `{champions.folder / 'champion.pt'}`",
-        f"- this round: `{champions.round_path(row['round'])}`",
-        f"- all rounds: `{champions.folder / 'history.jsonl'}`",
+        f"- the champion: {code(champions.folder / 'champion.pt')}",
+        f"- this round: {code(champions.round_path(row['round']))}",
+        f"- all rounds: {code(champions.folder / 'history.jsonl')}",
         "",
     ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,17 @@ def _sample_shape(file: str) -> tuple[int | None, ...] | None:
     return None
 
 
+def _in_a_line(name: str) -> str:
+    return name if name.isprintable() else json.dumps(name)[1:-1]
+
+
 def table(network: Network) -> str:
     """One line a layer: name, class, output shape, parameters, what it is connected to; then the counts."""
     rows: list[tuple[Any, ...]] = [("layer", "class", "output shape", "parameters", "from")]
     for row in network.rows:
         shape = str((None, *row.output_shape))
-        rows.append((row.name, row.class_name, shape, f"{row.parameters:,}", ", ".join(row.inbound)))
+        name, *inbound = map(_in_a_line, (row.name, *row.inbound))
+        rows.append((name, row.class_name, shape, f"{row.parameters:,}", ", ".join(inbound)))
     widths = [max(len(str(row[column])) for row in rows) for column in range(4)]
     lines = []
     for number, (name, kind, shape, parameters, inbound) in enumerate(rows):

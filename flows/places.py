@@ -22,6 +22,9 @@ from rml_core.engine.log import LogFiles
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
 
+# The folders below that of TensorBoard: figures a batch, and figures an epoch.
+OF_BATCHES, OF_EPOCHS = "batches", "epochs"
+
 
 @dataclass(frozen=True)
 class Places:
@@ -70,6 +73,7 @@ class Places:
         tries: list[tuple[str, AnyPath, Callable[[], None]]] = []
         tries += [(where, path, partial(_try_file, path)) for where, path in self._files()]
         tries += [(where, path, partial(_try_folder, path)) for where, path in self._folders()]
+        tries += [(where, path, partial(_try_folder, path)) for where, path in self._parts()]
         # Behind a URL a file comes when it is whole.
         behind = [(where, path.parent) for where, path in self.replaced if not isinstance(path, Path)]
         tries += [(where, path, partial(_try_folder, path)) for where, path in behind]
@@ -111,6 +115,12 @@ class Places:
         if self.tensorboard is not None:
             folders.append(("neural_network.tensorboard", self.tensorboard))
         return folders
+
+    def _parts(self) -> list[tuple[str, Path]]:
+        """Folders in those of `_folders`, which may be links by themselves."""
+        if self.tensorboard is None:
+            return []
+        return [("neural_network.tensorboard", self.tensorboard / name) for name in (OF_BATCHES, OF_EPOCHS)]
 
     def written(self) -> list[tuple[AnyPath, str]]:
         """What is there at the end, for the user to find: the newest file of each kind, and how many there are."""

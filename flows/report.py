@@ -66,33 +66,6 @@ def sections(outcome: Outcome) -> bytes | None:
     return picture
 
 
-def markdown(outcome: Outcome) -> str:
-    """A table with a row an epoch, and the files that were written."""
-    rows = [{**row, **_assembled(row)} for row in outcome.history]
-    keys = [
-        "epoch",
-        "train_loss",
-        "test_loss",
-        "accuracy",
-        *dict.fromkeys(key for row in rows for key in _assembled(row)),
-    ]
-    keys += ["learning_rate", "samples_per_s"]
-    keys = [key for key in keys if any(key in row for row in rows)]
-    lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
-    lines += ["| " + " | ".join(f"{row[key]:.6g}" if key in row else "" for key in keys) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- `{path}`{note and ', ' + note}" for path, note in outcome.places.written())])
-
-
-def _assembled(row: dict[str, Any]) -> dict[str, float]:
-    """Accuracies of assembled volumes, or their mean errors, as columns of their own."""
-    found = {}
-    for name, figures in row.get("assembled", {}).items():
-        key = "accuracy" if np.isfinite(figures.get("accuracy", np.nan)) else "mae"
-        if key in figures:
-            found[f"{name}, assembled: {key}"] = figures[key]
-    return found
-
-
 @dataclass(frozen=True)
 class Shown:
     """A sample: pictures side by side, each with its name, and a text above them."""

@@ -16,6 +16,7 @@ from pydantic import WithJsonSchema
 
 from flows import attempt, stores
 from flows.champion import PROMOTED, Row
+from flows.markdown import plain
 from flows.page.shown import page
 from flows.retraining import Ended, Planned, Retraining, planned, retrained
 from flows.rml import AsTasks, RunFile, _log_to_server
@@ -159,7 +160,7 @@ def _event_id(row: Row, folder: str) -> UUID:
 def show(ended: Ended) -> None:
     """The report as artifacts of the flow run."""
     if ended.row is None:
-        create_markdown_artifact(ended.message, key="champion", description="no round was made")
+        create_markdown_artifact(plain(ended.message), key="champion", description="no round was made")
         return
     picture = f"data:image/png;base64,{base64.b64encode(ended.picture).decode()}"
     create_image_artifact(picture, key="champion-and-challenger", description=ended.message)

@@ -25,7 +25,7 @@ from rml_core.config.paths import folder_of, is_path_field, resolve
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 from rml_core.config.remote import text_of
 from rml_core.config.section import keys_of
-from rml_core.config.trust import PREFIX, expanded_to_send, is_of_worker, variables
+from rml_core.config.trust import PREFIX, expanded_to_send, is_of_worker, variables, with_secret
 from rml_core.run import ROOT, RunFile, json_of, read_json, root_of, with_settings
 from tasks.load import cache_folder
 
@@ -96,6 +96,9 @@ def parameters_of(
                 # A run file elsewhere has a base of its own.
                 sent[key] = text_of(collected.of(resolve, sent[key], given.folder) or given.folder)
     scheduled = deployment not in KINDS
+    sends_base = ROOT in sent or deployment == "evaluate" or "base" in sent
+    if sends_base and (problem := with_secret(text_of(base), "base")) is not None:
+        collected.problems.append(problem)
     asked = Asked(sent, base, given.source, with_data and not _of_worker(sent), scheduled)
     alone = problems_of(asked, kind)
     wrong = {problem.where for problem in alone}
@@ -105,7 +108,7 @@ def parameters_of(
     if collected.problems:
         told = [each for each in collected.problems if each in alone or each.where not in wrong]
         raise Refused(dict.fromkeys(_named(problem, overrides or {}) for problem in told))
-    if ROOT in sent or deployment == "evaluate" or "base" in sent:
+    if sends_base:
         sent["base"] = text_of(base)
     return Submitted(within_limit(sent), warnings)
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.places import OF_BATCHES, OF_EPOCHS
+from rml_core.config import roots
 from rml_core.engine.progress import Progress
 from tasks import ranks
 from tasks.evaluate import EvaluatedEpoch
@@ -32,7 +34,7 @@ def written(folder: Path, epoch: int, batch: int, batches: int, evaluates: bool)
     from torch.utils.tensorboard import SummaryWriter
 
     def writer(name: str, behind: int) -> Any:
-        place = folder / name
+        place = Path(roots.check(str(folder / name)))
         if epoch == 0:
             for left in place.glob(FILES):
                 left.unlink()
@@ -44,7 +46,7 @@ def written(folder: Path, epoch: int, batch: int, batches: int, evaluates: bool)
     done = epoch if not evaluates and not batch else epoch - 1
     trained = (epoch - 1) * batches + batch if batch else epoch * batches
     try:
-        figures = _Figures(writer("epochs", done + 1), writer("batches", trained + 1), evaluates)
+        figures = _Figures(writer(OF_EPOCHS, done + 1), writer(OF_BATCHES, trained + 1), evaluates)
     except OSError as error:
         log.warning(f"{folder}: {error.strerror or error}: nothing is written for TensorBoard")
         yield

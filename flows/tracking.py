@@ -42,6 +42,8 @@ def start_server() -> None:
     """Start the ephemeral server, where none is configured, while the run's own work goes on."""
     global _starting
     quieten()
+    # What lies in the working directory is no code of the server's.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
 
     def start() -> None:
         from prefect.settings import get_current_settings

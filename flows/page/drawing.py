@@ -25,7 +25,8 @@ def drawn(history: list[dict[str, Any]], gallery: Gallery, classes: tuple[str, .
         subprocess.TimeoutExpired: it takes too long.
     """
     made = subprocess.run(
-        [sys.executable, "-m", __name__],
+        # -P: what lies in the working directory, beside somebody's run file, is no code of ours.
+        [sys.executable, "-P", "-m", __name__],
         input=pickle.dumps((history, gallery, classes, source)),
         capture_output=True,
         timeout=PATIENCE,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.markdown import code, fenced, plain
 from rml_core.config.problem import Refused, RunFailed, redacted
 
 if TYPE_CHECKING:
@@ -41,16 +42,18 @@ def _refused(refused: Refused, run: FlowRun) -> list[str]:
     count = len(refused.problems)
     lines = [f"## The run file was refused: {count} problem{'s' if count > 1 else ''}", "", "Nothing has been done."]
     for problem in refused.problems:
-        lines += ["", f"- `{problem.where}`: {problem.what}" if problem.where else f"- {problem.what}"]
-        lines += [f"  - allowed: {problem.allowed}"] if problem.allowed else []
-        lines += [f"  - {problem.remedy}"] if problem.remedy else []
+        what = plain(problem.what)
+        lines += ["", f"- {code(problem.where)}: {what}" if problem.where else f"- {what}"]
+        lines += [f"  - allowed: {plain(problem.allowed)}"] if problem.allowed else []
+        lines += [f"  - {plain(problem.remedy)}"] if problem.remedy else []
     lines += ["", "## What to do", "", "Mend what is listed, see that `rml validate FILE` finds nothing more, then"]
     return [*lines, "", *_commands(run.anew or "rml run FILE")]
 
 
 def _failed(error: Exception, begun: Begun | None, run: FlowRun) -> list[str]:
     phase, reason = phase_of(error, begun)
-    lines = [f"## The run failed in the phase *{phase}*" if phase else "## The run failed", "", f"> {reason}", ""]
+    title = f"## The run failed in the phase *{plain(phase)}*" if phase else "## The run failed"
+    lines = [title, "", f"> {plain(reason)}", ""]
     if not isinstance(error, RunFailed):
         lines += ["The log has the traceback.", ""]
     return [*lines, "## What to do", "", "Mend what the reason says, then", "", *_going_on(begun, run)]
@@ -75,8 +78,8 @@ def _going_on(begun: Begun | None, run: FlowRun) -> list[str]:
         return [*_commands(anew), "", why]
     newest = next((str(path) for path, _ in begun.places.written() if path.parent == saved), "") if begun else ""
     if not newest:
-        return [*_commands(anew), "", f"starts from the beginning: there is no checkpoint in `{saved}` yet."]
-    lines = [*_commands(again), "", f"goes on from the newest checkpoint in `{saved}`: what is complete is kept."]
+        return [*_commands(anew), "", f"starts from the beginning: there is no checkpoint in {code(saved)} yet."]
+    lines = [*_commands(again), "", f"goes on from the newest checkpoint in {code(saved)}: what is complete is kept."]
     if run.anew == SUBMIT:
         lines += ["", "Where the run file itself must change, submit the changed one, so that it goes on too:", ""]
         lines += _commands(f"{SUBMIT} --set checkpoints.resume=auto")
@@ -91,4 +94,4 @@ def _file(begun: Begun | None) -> str:
 
 
 def _commands(*lines: str) -> list[str]:
-    return ["```sh", *lines, "```"]
+    return [fenced("\n".join(lines), "sh")]

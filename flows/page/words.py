@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.markdown import code, fenced, plain
 from rml_core.config.problem import redacted
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def network(begun: Begun) -> str:
     """The table of `rml network`."""
     from flows.network import table
 
-    return _code(table(begun.checked.network))
+    return fenced(table(begun.checked.network))
 
 
 def run_file(mapping: Mapping[str, Any]) -> str:
@@ -98,7 +99,8 @@ def run_file(mapping: Mapping[str, Any]) -> str:
     text = json.dumps(mapping, indent=2)
     if len(text) > LONGEST:
         text = json.dumps({name: _without_layers(section) for name, section in mapping.items()}, indent=2)
-    return _code(redacted(text[:LONGEST]), "json")
+    # What is secret is left out first: cut in two it would not be seen.
+    return fenced(redacted(text)[:LONGEST], "json")
 
 
 def _without_layers(section: Any) -> Any:
@@ -113,7 +115,7 @@ def summary(begun: Begun, history: Sequence[Mapping[str, Any]], warnings: Iterab
     file = checked.run.file
     lines = [f"**{headline(history, file.num_epochs)}**", "", "| | |", "| --- | --- |"]
     facts = {
-        "run file": f"`{_absolute(checked.run.source)}`" if checked.run.source is not None else "",
+        "run file": code(_absolute(checked.run.source), in_table=True) if checked.run.source is not None else "",
         "training": _samples(planned.samples["train"], planned.batches["train"]),
         "test": _samples(planned.samples["test"], planned.batches["test"]),
         "network": f"{planned.parameters:,} parameters, {_shape(planned.sample_shape)} to "
@@ -122,15 +124,15 @@ def summary(begun: Begun, history: Sequence[Mapping[str, Any]], warnings: Iterab
         "optimizer": file.optimizer.type if file.optimizer is not None else "",
         "begins at": f"epoch {begun.first}" if begun.first > 1 else "",
         "precision": f"{file.precision}, device {file.device}",
-        "host": f"`{socket.gethostname()}`",
+        "host": code(socket.gethostname(), in_table=True),
     }
     lines += [f"| {what} | {fact} |" for what, fact in facts.items() if fact]
-    lines += ["", f"### Outputs, on `{socket.gethostname()}`", ""]
-    outputs = [f"- `{path}`{note and ', ' + note}" for path, note in begun.places.written()] if ended else []
+    lines += ["", f"### Outputs, on {code(socket.gethostname())}", ""]
+    outputs = [f"- {code(path)}{note and ', ' + note}" for path, note in begun.places.written()] if ended else []
     lines += outputs or _will_be(begun) or ["The run writes nothing: `outfile` is not set."]
     said = list(dict.fromkeys(warnings))
     if said:
-        lines += ["", "### Warnings", "", *(f"- {text}" for text in said)]
+        lines += ["", "### Warnings", "", *(f"- {plain(text)}" for text in said)]
     return redacted("\n".join(lines))
 
 
@@ -143,7 +145,7 @@ def _will_be(begun: Begun) -> list[str]:
     found += [(places.output, "predictions")] if places.output is not None else []
     found += [(places.prediction, "the assembled prediction")] if places.prediction is not None else []
     found += [(places.debug, "debug information")] if places.debug is not None else []
-    return [f"- `{path}`{note and ', ' + note}" for path, note in found]
+    return [f"- {code(path)}{note and ', ' + note}" for path, note in found]
 
 
 def _absolute(path: AnyPath) -> AnyPath:
@@ -158,7 +160,3 @@ def _samples(count: int, batches: int) -> str:
 
 def _shape(sizes: Iterable[int | None]) -> str:
     return " x ".join("?" if size is None else str(size) for size in sizes)
-
-
-def _code(text: str, language: str = "") -> str:
-    return f"```{language}\n{text}\n```"

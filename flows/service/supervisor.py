@@ -118,8 +118,9 @@ class Supervisor:
         Raises:
             RunFailed: it does not start.
         """
-        # Warnings of Python about supervisor's own use of other packages are none of the user's.
-        command = [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.state.config)]
+        # Warnings of Python about supervisor's own use of other packages are none of the user's, and what lies in the
+        # working directory is no code of ours.
+        command = [sys.executable, "-P", "-W", "ignore", "-m", "supervisor.supervisord", "-c", str(self.state.config)]
         began = subprocess.run(
             command,
             env=environment,

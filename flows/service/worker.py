@@ -47,7 +47,7 @@ async def _work(pool: str) -> None:
         """Runs are started by our own command, unless the pool or the deployment names another."""
 
         def prepare_for_flow_run(self, *arguments: Any, **options: Any) -> None:
-            self.command = self.command or f"{shlex.quote(sys.executable)} -m flows.service.engine"
+            self.command = self.command or f"{shlex.quote(sys.executable)} -P -m flows.service.engine"
             super().prepare_for_flow_run(*arguments, **options)
 
     class Patient(ProcessWorker):

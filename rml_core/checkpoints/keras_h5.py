@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rml_core.checkpoints.hdf5 import Value, hdf5, tensor, text, texts
 from rml_core.checkpoints.stored import Held, Stored
+from rml_core.config import roots
 
 Key = tuple[str, ...]
 
@@ -21,7 +22,7 @@ def read(path: Path, where: str, value: Value = tensor) -> Stored:
     Raises:
         Refused: it is cut short or damaged.
     """
-    with path.open("rb") as source, hdf5(source, path, where) as file:
+    with roots.opened(str(path)) as source, hdf5(source, path, where) as file:
         root = file.get("model_weights", file)
         held = []
         for name in texts(root, "layer_names"):

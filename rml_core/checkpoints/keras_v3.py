@@ -20,6 +20,7 @@ from typing import Any
 from rml_core.checkpoints.content import damaged, is_whole
 from rml_core.checkpoints.hdf5 import Value, hdf5, tensor, text
 from rml_core.checkpoints.stored import Held, Outline, Stored
+from rml_core.config import roots
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
@@ -33,7 +34,7 @@ def read(path: Path, where: str, value: Value = tensor) -> Stored:
     Raises:
         Refused: it is cut short or damaged.
     """
-    with path.open("rb") as source, hdf5(source, path, where) as file:
+    with roots.opened(str(path)) as source, hdf5(source, path, where) as file:
         return Stored(tuple(_held(file, (), (), value)), 3)
 
 
@@ -45,14 +46,14 @@ def read_archive(path: Path, where: str, value: Value = tensor) -> Stored:
     """
     if not is_whole(path):
         raise damaged(path, where)
-    with zipfile.ZipFile(path) as archive:
+    with roots.opened(str(path)) as file, zipfile.ZipFile(file) as archive:
         try:
             outlines = outlines_of(json.loads(archive.read("config.json")))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise damaged(path, where) from None
         weights = io.BytesIO(archive.read("model.weights.h5"))
-    with hdf5(weights, path, where) as file:
-        return Stored(named(tuple(_held(file, (), (), value)), outlines), 3)
+    with hdf5(weights, path, where) as root:
+        return Stored(named(tuple(_held(root, (), (), value)), outlines), 3)
 
 
 def named(held: Sequence[Held], outlines: Iterable[Outline]) -> tuple[Held, ...]:

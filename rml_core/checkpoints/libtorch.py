@@ -19,6 +19,7 @@ from torch import Tensor
 from rml_core.checkpoints.content import damaged, executes
 from rml_core.checkpoints.stored import Stored
 from rml_core.checkpoints.torch_files import by_layer
+from rml_core.config import roots
 from rml_core.config.problem import Problem, Refused
 
 DTYPES = {
@@ -42,7 +43,7 @@ def read(path: Path, where: str) -> Stored:
         Refused: it is damaged, or it holds something else than a module with tensors.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with roots.opened(str(path)) as file, zipfile.ZipFile(file) as archive:
             name = next(each for each in archive.namelist() if each.partition("/")[2] == "data.pkl")
             module = _Unpickler(archive, name.partition("/")[0]).load()
     except _Foreign as foreign:

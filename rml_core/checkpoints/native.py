@@ -20,7 +20,7 @@ from rml_core.checkpoints.content import damaged, is_whole
 from rml_core.checkpoints.torch_files import header, is_checkpoint, load
 from rml_core.config import remote
 from rml_core.config.problem import Problem, Refused, RunFailed
-from rml_core.config.unfinished import remove_leftovers, unfinished
+from rml_core.config.unfinished import another, remove_leftovers
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
@@ -57,7 +57,7 @@ def write(state: Mapping[str, object], path: AnyPath) -> None:
             raise _not_written(path, error) from error
         return
     remove_leftovers(path)
-    making = unfinished(path)
+    making = another(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -149,7 +149,7 @@ def begin(folder: AnyPath, run_id: str, started: float) -> None:
                 local.write_text(text)
             return
         remove_leftovers(path)
-        making = unfinished(path)
+        making = another(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             making.write_text(text)

@@ -14,7 +14,7 @@ from torch import Tensor
 from rml_core.checkpoints.content import LEGACY, cut_short, damaged, executes, is_torch, is_whole, not_weights
 from rml_core.checkpoints.stored import Held, Stored
 from rml_core.checkpoints.table import format_of
-from rml_core.config import remote
+from rml_core.config import remote, roots
 from rml_core.config.problem import Problem, Refused, listed, shown
 
 if TYPE_CHECKING:
@@ -41,10 +41,14 @@ def load(path: Path, where: str, mmap: bool) -> Any:
     found = format_of(path, where)
     if found.recognises is not is_torch:
         raise Refused([Problem(where, f"{path} is {found.name}, not a checkpoint of a run")])
-    with path.open("rb") as file:
+    with roots.opened(str(path)) as file:
         legacy = file.read(len(LEGACY)) == LEGACY
+        return _load(roots.name_of_open(file, str(path)), path, where, legacy, mmap and not legacy)
+
+
+def _load(opened: str, path: Path, where: str, legacy: bool, mmap: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and not legacy)
+        return torch.load(opened, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         name = re.search(r"\bGLOBAL (\S+)", str(error))
         if name and (legacy or is_whole(path)):

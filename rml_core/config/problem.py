@@ -11,10 +11,12 @@ from typing import Any
 
 from rml_core.config.foreign import meant
 
-# What a URL says between `//` and `@`, and behind the keys with which servers ask who is there. A variable in its place
-# is no secret.
-_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"']*):(?!\$\{?\w+\}?@)[^\s/@\"']+@")
-_NAME_ALONE = re.compile(r"(\bhttps?://)(?!\$\{?\w+\}?@)[^\s/:@\"']+@", re.IGNORECASE)
+# What a URL says between `//` and the last `@` of its host, and behind the keys with which servers ask who is there. A
+# variable in its place is no secret. Within a text a `"` ends the URL, unless JSON has written it so: `\"`.
+_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/:@\"]*):(?!\$\{?\w+\}?@)(?:\\\"|[^\s/\"])+@")
+_NAME_ALONE = re.compile(r"(\bhttps?://)(?!\$\{?\w+\}?@)[^\s/:@\"]+@", re.IGNORECASE)
+# Of a URL that is by itself nothing ends but its host.
+_PASSWORD_ALONE = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@]*):(?!\$\{?\w+\}?@)[^\s/?#]+@")
 _QUERY = re.compile(
     r"([?&][\w.-]*(?:token|signature|secret|passwor[dt]|passwd|pwd|key|credential|jwt)[\w.-]*=|[?&](?:sig|auth)=)"
     r"(?!\$\{?\w+\}?(?:[&#\s\"']|$))[^&#\s\"']+",
@@ -26,6 +28,7 @@ def redacted(text: str) -> str:
     """`text` without the passwords, tokens and keys in its URLs."""
     if "://" not in text:
         return text
+    text = _PASSWORD_ALONE.sub(r"\1:***@", text)
     text = _NAME_ALONE.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
     return _QUERY.sub(r"\1***", text)
 

@@ -188,6 +188,13 @@ def opened(path: str) -> IO[bytes]:
     return file
 
 
+def name_of_open(file: IO[bytes], path: str) -> str:
+    """A name under which libraries that take nothing but names open the very file that is open as `path`, and no other
+    one that has come in its place."""
+    name = _DESCRIPTORS / str(file.fileno())
+    return str(name) if roots() is not None and name.exists() else path
+
+
 def _outside(path: str, allowed: Roots) -> OSError:
     return PermissionError(errno.EACCES, f"it leads to {os.path.realpath(path)}, which is not {allowed.allowed}")
 

@@ -84,7 +84,7 @@ class Reading:
         """Why the text `path` of a run file is not taken; None: it is."""
         if self.origin is Origin.OWN:
             return None
-        found = self._of_variables(path, where) or self._of_secrets(path, where)
+        found = self._of_variables(path, where) or with_secret(path, where)
         return found or (None if self.is_given else without_base(path, where, self.origin))
 
     def _of_variables(self, path: str, where: str) -> Problem | None:
@@ -104,12 +104,14 @@ class Reading:
             return Problem(where, f"{shown(path)}: ${missing[0]} is not set on this worker", allowed, remedy)
         return None
 
-    def _of_secrets(self, path: str, where: str) -> Problem | None:
-        if redacted(path) == path:
-            return None
-        what = f"{shown(path)}: the parameters of a run are seen by everybody who sees the run, this secret too"
-        remedy = "give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here"
-        return Problem(where, what, "a URL without a password, a token or a key", f"{remedy}: see docs/security.md")
+
+def with_secret(path: str, where: str) -> Problem | None:
+    """Why `path` cannot be a parameter of a run; None: no secret is in it."""
+    if redacted(path) == path:
+        return None
+    what = f"{shown(redacted(path))}: the parameters of a run are seen by everybody who sees the run, this secret too"
+    remedy = "give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here"
+    return Problem(where, what, "a URL without a password, a token or a key", f"{remedy}: see docs/security.md")
 
 
 def without_base(path: str, where: str, origin: Origin | None = None) -> Problem | None:

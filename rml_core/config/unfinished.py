@@ -15,7 +15,8 @@ def unfinished(path: Path, what: str = "") -> Path:
 
 
 def another(path: Path) -> Path:
-    """Where this process makes `path` this time, and never again: who still writes to an earlier one does no harm."""
+    """Where this process makes `path` this time, and never again: who still writes to an earlier one does no harm, and
+    nobody can have put a link there that leads elsewhere."""
     return unfinished(path, f".{uuid.uuid4().hex[:12]}")
 
 

@@ -103,7 +103,13 @@ def _node(file: str, inside: str) -> Any:
     # The one codec whose decoding runs what the file says.
     codec_registry.pop("pickle", None)
     try:
-        return zarr.open(file, mode="r", path=inside or None)
+        store: Any = file
+        if not is_url(file):
+            from rml_core.data.zarr_folder import Folder
+
+            # As a folder by itself: a name with `::` in it would lead elsewhere.
+            store = Folder(file, read_only=True)
+        return zarr.open(store, mode="r", path=inside or None)
     except Exception as error:  # as above
         if not any(remote.kind(remote.below(file, mark)) for mark in MARKS):
             raise RunFailed(f"{file}: is no Zarr store") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rml_core.config.problem import RunFailed
+from rml_core.config.unfinished import another, remove_leftovers
 
 # What a line has as it was when the line was written, and a run's history as it was when the epoch was trained.
 MEASURED_AGAIN = ("time_s", "memory_mb")
@@ -104,12 +105,13 @@ def put(path: Path, content: bytes, otherwise: str = "") -> None:
     Raises:
         RunFailed: it cannot be written (a full disk); `otherwise` says how things stand then.
     """
-    unfinished = path.with_name(f".{path.name}")
+    remove_leftovers(path)
+    making = another(path)
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        making.write_bytes(content)
+        making.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        making.unlink(missing_ok=True)
         raise RunFailed(f"{path}: {error.strerror or error}{otherwise}") from error
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rml_core.config import remote
 from rml_core.config.problem import RunFailed
-from rml_core.config.unfinished import remove_leftovers, unfinished
+from rml_core.config.unfinished import another, remove_leftovers
 
 if TYPE_CHECKING:
     from rml_core.config.paths import AnyPath
@@ -49,7 +49,7 @@ class Predictions:
                     # What goes behind a URL is made here, and put there when it is whole.
                     self._scratch = tempfile.mkdtemp(prefix=f"rml-{os.getpid()}-")
                     self._local = Path(self._scratch, self.path.name)
-                self._unfinished = unfinished(self._local)
+                self._unfinished = another(self._local)
                 self._disk = _Disk(self._unfinished)
             except OSError as error:
                 raise RunFailed(f"{self.path}: {error.strerror or error}") from error

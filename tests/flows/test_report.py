@@ -181,28 +181,3 @@ def test_the_picture_lies_beside_the_logs(tmp_path: Path):
     picture = report.of(outcome(tmp_path))
     assert (tmp_path / "out_report.png").read_bytes() == picture
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out_report.png", "out_test.txt", "out_train.txt"]
-
-
-def test_figures_as_a_table(tmp_path: Path):
-    ran = outcome(tmp_path)
-    ran.history = [{"epoch": 1, "train_loss": 0.5, "learning_rate": 0.01}, {"epoch": 2, "train_loss": 0.25}]
-    assert report.markdown(ran) == (
-        "| epoch | train_loss | learning_rate |\n"
-        "| --- | --- | --- |\n"
-        "| 1 | 0.5 | 0.01 |\n"
-        "| 2 | 0.25 |  |\n"
-        "\n"
-        f"- `{tmp_path}/out_train.txt`"
-    )
-
-
-def test_figures_of_assembled_volumes_are_columns_of_their_own(tmp_path: Path):
-    ran = outcome(tmp_path)
-    sets = {"tiles": {"accuracy": 0.75, "classes": {}}, "bricks": {"accuracy": math.nan, "mae": 0.5}, "none": {}}
-    ran.history = [{"epoch": 1, "accuracy": 0.5, "assembled": sets}, {"epoch": 2, "accuracy": 0.25}]
-    assert report.markdown(ran).splitlines()[:4] == [
-        "| epoch | accuracy | tiles, assembled: accuracy | bricks, assembled: mae |",
-        "| --- | --- | --- | --- |",
-        "| 1 | 0.5 | 0.75 | 0.5 |",
-        "| 2 | 0.25 |  |  |",
-    ]

@@ -68,6 +68,13 @@ def test_the_server_is_killed_or_told_to_end(campaign: Any):
     assert [run.retries for run in runs] == [0, 0]
 
 
+def test_the_server_is_away_for_a_minute(campaign: Any, monkeypatch: pytest.MonkeyPatch):
+    """Runs go on meanwhile; one whose process is killed goes on when somebody can be told of it."""
+    monkeypatch.setattr(campaign, "away", 60.0)
+    runs = disturbed(campaign, "server_away", "kill_flow")
+    assert [run.retries for run in runs] == [0, 0]
+
+
 def test_a_run_is_cancelled_in_the_ui_and_by_the_command(campaign: Any):
     runs = disturbed(campaign, "cancel_in_ui", "cancel_by_command", "kill_worker_then_cancel")
     assert all(run.retries == 1 or run.at()[0] == chaos.EPOCHS for run in runs)

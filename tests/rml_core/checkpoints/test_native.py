@@ -78,11 +78,13 @@ def test_what_could_not_be_read_is_not_written(tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoints_whole(tmp_path):
+def test_a_full_disk_leaves_the_earlier_checkpoints_whole(tmp_path, monkeypatch):
     earlier = save(tmp_path)
     before = earlier.read_bytes()
     # The unfinished file lies on a device that is full.
-    (tmp_path / f".model_checkpoint_2.pt.{os.getpid()}").symlink_to("/dev/full")
+    unfinished = tmp_path / f".model_checkpoint_2.pt.{os.getpid()}"
+    unfinished.symlink_to("/dev/full")
+    monkeypatch.setattr(native, "another", lambda path: unfinished)
     with pytest.raises(RunFailed) as failed:
         save(tmp_path, epoch=2)
     path = native.epoch_path(tmp_path, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -106,6 +107,8 @@ def test_who_sends_a_run_file_need_not_have_the_workers_variables(monkeypatch: p
 
 SECRETS = [
     ("ftp://me:word@host/a", "ftp://me:***@host/a"),
+    ("ftp://me:wo'rd@host/a", "ftp://me:***@host/a"),
+    ("ftp://me:wo@rd@host/a", "ftp://me:***@host/a"),
     ("https://ghp_word@host/a", "https://***@host/a"),
     ("https://host/a?token=word&b=1", "https://host/a?token=***&b=1"),
     ("https://host/a?b=1&X-Amz-Signature=word#c", "https://host/a?b=1&X-Amz-Signature=***#c"),
@@ -124,6 +127,13 @@ def test_secrets_in_urls_are_not_said(text: str, without: str) -> None:
     assert str(Problem("a", f'"{text}" is gone')) == f'a: "{without}" is gone'
     assert str(RunFailed(f"load: {text} is gone")) == f"load: {without} is gone"
     assert without_secrets({"a": [text, 1], "b": (None,)}) == {"a": [without, 1], "b": [None]}
+
+
+def test_a_quotation_mark_in_a_password_ends_it_nowhere() -> None:
+    url = 'ftp://me:wo"rd@host/a'
+    assert redacted(url) == "ftp://me:***@host/a"
+    assert redacted(json.dumps({"a": url, "b": "c@d"})) == '{"a": "ftp://me:***@host/a", "b": "c@d"}'
+    assert redacted('{"a":"http://host:80","b":"c@d"}') == '{"a":"http://host:80","b":"c@d"}'
 
 
 @pytest.mark.parametrize("text", NO_SECRETS)
