@@ -183,11 +183,21 @@ def refuse_one_too_many(restarts: int, most: int) -> None:
 
 
 def _states(run_id: str) -> list[State]:
-    """All states that the flow run has been in, in their order."""
+    """All states that the flow run has been in, in their order; a server that is away is waited for."""
+    from httpx import TransportError
     from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
 
-    with get_client(sync_client=True) as client:
-        return sorted(client.read_flow_run_states(UUID(run_id)), key=lambda state: state.timestamp)
+    url = get_current_settings().api.url
+    until = time.monotonic() + AWAY_S
+    while True:
+        try:
+            with get_client(sync_client=True) as client:
+                return sorted(client.read_flow_run_states(UUID(run_id)), key=lambda state: state.timestamp)
+        except TransportError:
+            if url is None or time.monotonic() > until:
+                raise
+            _await_server(url, "has begun, and waits for it")
 
 
 def _end_cancelled(run_id: str) -> None:
@@ -209,7 +219,7 @@ def _watch(url: str, run_id: str, done: threading.Event) -> None:
     while not done.wait(WATCH_S):
         try:
             kind = api.call(url, f"/flow_runs/{UUID(run_id)}", timeout=WATCH_S)["state_type"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (*api.FAILURES, KeyError, TypeError):
             continue
         if kind == "CANCELLED" or (kind == "CANCELLING" and asked):
             log.warning("cancelled on the server, and no worker has said so: this run ends")
@@ -228,14 +238,14 @@ def _cancel_here() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _await_server(url: str) -> None:
+def _await_server(url: str, run: str = "is done, and waits to tell it") -> None:
     from flows.service import api
 
     until = time.monotonic() + AWAY_S
     said = False
     while not api.is_healthy(url) and time.monotonic() < until:
         if not said:
-            log.warning(f"the Prefect server at {url} does not answer: this run is done, and waits to tell it")
+            log.warning(f"the Prefect server at {url} does not answer: this run {run}")
         said = True
         time.sleep(1)
 

@@ -8,6 +8,7 @@ knows is a minute old where a run was killed, and nothing while the server is aw
 from __future__ import annotations
 
 import contextvars
+import os
 import platform
 import threading
 from collections.abc import Iterator
@@ -32,7 +33,11 @@ ANSWER_S = 2.0
 
 def name_of(device: Device) -> str:
     """The device's limit on the server."""
-    return limit_name(int(device.name.rpartition(":")[2]))
+    index = int(device.name.rpartition(":")[2])
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    # A process that sees some of the GPUs has numbers of its own for them.
+    seen = device.torch != "cpu" and index < len(visible) and visible[index].strip().isdecimal()
+    return limit_name(int(visible[index]) if seen else index)
 
 
 def limit_name(index: int) -> str:
@@ -109,8 +114,8 @@ class _Slots:
                 if lease is not None and shown != taken:
                     given_back, lease = lease, None
                     client.release_concurrency_slots_with_lease(given_back)
-                elif lease is not None:
-                    client.renew_concurrency_lease(lease, LEASE_S)
+                elif lease is not None and _is_gone(client, lease):
+                    lease = None
                 if taken is not None and lease is None and self._limits.get(name_of(taken)):
                     lease = self._lease(client, taken)
                     shown = taken
@@ -138,3 +143,16 @@ class _Slots:
             names=[name_of(device)], slots=1, mode="concurrency", lease_duration=LEASE_S, holder=holder
         )
         return UUID(answer.json()["lease_id"])
+
+
+def _is_gone(client: SyncPrefectClient, lease: UUID) -> bool:
+    """Renew a lease; True: the server has given its slot back meanwhile, as it does where it heard nothing for long."""
+    from httpx import HTTPStatusError
+
+    try:
+        client.renew_concurrency_lease(lease, LEASE_S)
+    except HTTPStatusError as error:
+        if error.response.status_code != 410:
+            raise
+        return True
+    return False

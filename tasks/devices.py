@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -186,12 +186,16 @@ def taken(name: str, what: str, do: Callable[..., Any]) -> Iterator[Taken | None
         publish(mine)
         yield mine
     finally:
-        if mine.device.torch != "cpu":
-            import torch
+        try:
+            if mine.device.torch != "cpu":
+                import torch
 
-            torch.cuda.empty_cache()
-        _held.pop(mine.id).release()
-        publish(Freed(mine.device))
+                # Of a device that has failed, this fails too.
+                with suppress(RuntimeError):
+                    torch.cuda.empty_cache()
+        finally:
+            _held.pop(mine.id).release()
+            publish(Freed(mine.device))
 
 
 def wait(turn: Turn, devices: dict[str, Device]) -> Taken:

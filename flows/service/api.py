@@ -31,7 +31,7 @@ def is_healthy(api: str, timeout: float = 5.0) -> bool:
     except urllib.error.HTTPError as error:
         # A server behind a password answers, if only to say so.
         return error.code == 401
-    except (OSError, ValueError):
+    except FAILURES:
         return False
 
 

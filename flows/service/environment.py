@@ -27,6 +27,8 @@ DEFAULTS = {
     "PREFECT_WORKER_PREFETCH_SECONDS": "2",
     # A server that was killed knows whose turn it is when it is back: a run whose turn it has forgotten is ended.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # One that was killed sees what follows the events of before.
+    "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "flows.service.ordering",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     # For Prometheus, at /api/metrics.
     "PREFECT_SERVER_METRICS_ENABLED": "true",

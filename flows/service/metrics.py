@@ -14,6 +14,7 @@ from flows.service.environment import METRICS_PORT
 from flows.service.supervisor import WORKERS
 
 HOST = "127.0.0.1"
+LAST_PORT = 65535
 
 
 def port_of(pool: str) -> int | None:
@@ -22,7 +23,8 @@ def port_of(pool: str) -> int | None:
     first = os.environ.get(METRICS_PORT, "")
     if not first.isdecimal() or int(first) == 0:
         return None
-    return int(first) + WORKERS.index(pool)
+    port = int(first) + WORKERS.index(pool)
+    return port if port <= LAST_PORT else None
 
 
 def serve(pool: str, in_progress: Callable[[], float]) -> None:

@@ -13,7 +13,7 @@ from flows.attempt import most_restarts
 from flows.champion import PROMOTED
 from flows.service import api
 from flows.service.state import Options
-from flows.service.survival import BACK, ENDED, OURS, seconds
+from flows.service.survival import BACK, ENDED, LONG, LONG_S, OURS, seconds
 from rml_core.config.problem import Problem, Refused
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ BLOCK = "rml-webhook"
 NONE = "none"
 # How the names of the automations that tell begin.
 TELLS = "rml: tells of "
-# A run that takes longer is told of: it may hang.
-LONG_S = 86400.0
 # The server looks at an event once more where its database was locked: what it has told of that run, and within these
 # seconds, is not told again.
 ONCE_S = 30.0
@@ -116,7 +114,7 @@ def crashed(block: UUID) -> Automation:
 
 def too_long(block: UUID) -> Automation:
     """A run that takes longer than any should: it lives, and may hang."""
-    within = seconds("RML_LONG_SECONDS", LONG_S)
+    within = seconds(LONG, LONG_S)
     return _tells(
         f"{TELLS}long runs",
         f"A run that has not ended after {within:g} seconds is told of (RML_LONG_SECONDS of `rml up`).",

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -78,9 +79,10 @@ def end(found: list[psutil.Process], patience: float) -> None:
 
 def number_in(path: Path) -> int | None:
     try:
-        return int(path.read_text())
+        number = int(path.read_text())
     except (OSError, ValueError):
         return None
+    return number if number > 0 else None
 
 
 def is_alive(pid: int) -> bool:
@@ -88,6 +90,23 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
+
+
+def listens(state: State, port: int) -> bool:
+    """Whether what answers at a port is the service's own: another one may have it."""
+    return any(
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        for process in of(state)
+        for connection in _connections(process)
+    )
+
+
+def _connections(process: psutil.Process) -> list[Any]:
+    try:
+        found: list[Any] = process.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return []
+    return found
 
 
 def on_port(host: str, port: int) -> str:

@@ -58,7 +58,7 @@ def put(path: Path, state: State, options: Options) -> bool:
     remembered = _remembered(state)
     if remembered is None or remembered["path"] != str(path):
         # `null` for what was not there: `rml down` takes it out again.
-        before = {"path": str(path), "active": None if active == NAME else active, "profile": profiles.get(NAME)}
+        before = {"path": str(path), "active": active, "profile": profiles.get(NAME)}
         written(state.profile, json.dumps(before, indent=2) + "\n")
     profiles[NAME] = settings(options)
     if ours:
@@ -81,11 +81,12 @@ def take_back(state: State, options: Options | None) -> None:
             del profiles[NAME]
         else:
             profiles[NAME] = before
-        if found.get("active") == NAME and before is None:
-            if remembered["active"] is None:
+        if found.get("active") == NAME:
+            active = remembered["active"]
+            if active is None or (active == NAME and before is None):
                 del found["active"]
             else:
-                found["active"] = remembered["active"]
+                found["active"] = active
         if found.get("profiles") or found.get("active"):
             _write(path, found)
         else:
@@ -98,7 +99,7 @@ def _remembered(state: State) -> dict[str, Any] | None:
         found: dict[str, Any] = json.loads(state.profile.read_text())
     except (OSError, ValueError):
         return None
-    return found
+    return found if isinstance(found, dict) and {"path", "active", "profile"} <= found.keys() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from flows.service import api, processes
 from flows.service.state import Options, State, written
 
 TAKEN_DOWN = "The service was taken down: goes on when it is up again"
+NOTED = "in_progress.json"
 BEGUN = ("PENDING", "RUNNING", "CANCELLING")
 
 
@@ -42,10 +43,27 @@ def of_this_machine(options: Options) -> list[dict[str, Any]]:
     return [run for run in found if _is_ours(run, alone)]
 
 
-def without_process(state: State, options: Options) -> list[dict[str, Any]]:
-    """Runs that a worker of this service has begun and that no process of this machine works on."""
-    alive = processes.of_runs(state)
-    return [run for run in of_this_machine(options) if run["id"] not in alive]
+def without_process(options: Options, since: datetime) -> list[dict[str, Any]]:
+    """Runs that a worker of this machine has begun and that no process works on; those of them too that the server has
+    taken for crashed `since` it was started: it has heard nothing of them while it was down."""
+    alive = processes.runs_here()
+    found = [*of_this_machine(options), *_crashed(options, since)]
+    return [run for run in found if run["id"] not in alive]
+
+
+def _crashed(options: Options, since: datetime) -> list[dict[str, Any]]:
+    """Runs of this machine's workers that have crashed `since` then."""
+    body = {
+        "flow_runs": {
+            "state": {"type": {"any_": ["CRASHED"]}},
+            "deployment_id": {"is_null_": False},
+            "end_time": {"after_": since.isoformat()},
+        },
+        "flows": {"name": {"any_": ["rml"]}},
+        "limit": 200,
+    }
+    found: list[dict[str, Any]] = api.call(options.api, "/flow_runs/filter", body)
+    return [run for run in found if (name := worker_of(run)) is not None and is_here(name)]
 
 
 def _is_ours(run: dict[str, Any], alone: bool) -> bool:
@@ -121,20 +139,25 @@ def _put_back(options: Options, run: dict[str, Any], why: str, only: tuple[str, 
 
 
 def note(state: State, found: list[dict[str, Any]]) -> None:
-    """Keep in the state folder which runs were in progress when the service was taken down."""
-    written(
-        state.folder / "in_progress.json", json.dumps([{"id": run["id"], "name": run["name"]} for run in found]) + "\n"
-    )
+    """Keep in the state folder which runs were in progress when the service was taken down, beside those of a command
+    that was interrupted."""
+    kept = {run["id"]: run["name"] for run in [*_noted(state), *found]}
+    text = json.dumps([{"id": run, "name": name} for run, name in kept.items()])
+    written(state.folder / NOTED, text + "\n")
 
 
 def noted(state: State) -> list[dict[str, Any]]:
     """The runs that were in progress when the service was taken down the last time; asked for once."""
-    path = state.folder / "in_progress.json"
+    found = _noted(state)
+    (state.folder / NOTED).unlink(missing_ok=True)
+    return found
+
+
+def _noted(state: State) -> list[dict[str, Any]]:
     try:
-        found: list[dict[str, Any]] = json.loads(path.read_text())
+        found: list[dict[str, Any]] = json.loads((state.folder / NOTED).read_text())
     except (OSError, ValueError):
         return []
-    path.unlink()
     return found
 
 

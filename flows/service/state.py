@@ -6,10 +6,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from rml_core.config.problem import Problem, Refused
@@ -83,7 +84,10 @@ class State:
     def options(self) -> Options | None:
         """How the service was put up the last time; None: never."""
         try:
-            return Options(**json.loads((self.folder / "service.json").read_text()))
+            found = Options(**json.loads((self.folder / "service.json").read_text()))
+            if any(type(getattr(found, each.name)) is not type(each.default) for each in fields(Options)):
+                raise TypeError(found)
+            return found
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
@@ -96,6 +100,9 @@ class State:
 
     def make(self) -> None:
         """Make the folders, for this user alone."""
+        if re.search(r"\s[;#]|\n", str(self.folder)):
+            what = "supervisord reads what stands behind a blank and a ; or # as a comment"
+            raise Refused([Problem(str(self.folder), what, remedy=f"name another folder: {NAMING}")])
         try:
             for path in (self.folder, self.prefect, self.logs, self.socket.parent):
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,7 +121,12 @@ class State:
     @contextmanager
     def held(self) -> Iterator[None]:
         """One `rml up` or `rml down` of this folder at a time: the second one waits."""
-        with (self.folder / "lock").open("w") as lock:
+        try:
+            lock = (self.folder / "lock").open("w")
+        except OSError as error:
+            what = f"the state folder cannot be written: {(error.strerror or str(error)).lower()}"
+            raise Refused([Problem(str(self.folder), what, remedy=f"it is another user's, or: {NAMING}")]) from None
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

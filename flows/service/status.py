@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flows.service import api, profile
+from flows.service import api, processes, profile
 from flows.service.environment import environment
 from flows.service.limits import gpus
 from flows.service.state import Options, State
@@ -37,7 +37,7 @@ def status(state: State) -> Status:
         SERVER,
         *(pool for pool, count in zip(WORKERS, (options.gpu_runs, options.cpu_runs), strict=True) if count),
     ]
-    answers = api.is_healthy(options.api)
+    answers = api.is_healthy(options.api) and processes.listens(state, options.port)
     content: dict[str, Any] = {
         "up": bool(programs),
         "url": options.url,

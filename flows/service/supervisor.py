@@ -5,8 +5,10 @@ It keeps the server and the workers alive. The environment is handed down, never
 
 from __future__ import annotations
 
+import http.client
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ from rml_core.config.problem import RunFailed
 SERVER = "server"
 WORKERS = ("gpu", "cpu")
 PATIENCE = 60.0
+# Seconds that the supervisor may take for an answer.
+ANSWER = 30.0
 
 # A worker has this long to tell its runs, and they to save what they have, before it is killed.
 STOP_SECONDS = 90
@@ -90,10 +94,7 @@ class Supervisor:
         self.state = state
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
-
-        transport = SupervisorTransport(None, None, f"unix://{self.state.socket}")
-        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport) as proxy:
+        with xmlrpc.client.ServerProxy("http://127.0.0.1", _Transport(self.state.socket)) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
 
     def is_up(self) -> bool:
@@ -138,6 +139,8 @@ class Supervisor:
         raise RunFailed(f"supervisord does not start: {said} (its log: {self.state.logs / 'supervisord.log'})")
 
     def start(self, program: str) -> None:
+        # What is being stopped, as a command that was interrupted has left it, is not started meanwhile.
+        self._wait_while(program, ("STOPPING",))
         try:
             self._call("startProcess", program, False)
         except xmlrpc.client.Fault as fault:
@@ -152,11 +155,12 @@ class Supervisor:
             except xmlrpc.client.Fault as fault:
                 if "NOT_RUNNING" not in fault.faultString:
                     raise RunFailed(f"{name} does not stop: {fault.faultString}") from None
+        for name in names:
+            self._wait_while(name, ("STOPPING", "RUNNING", "STARTING"))
+
+    def _wait_while(self, name: str, states: tuple[str, ...]) -> None:
         until = time.monotonic() + STOP_SECONDS + 10
-        while time.monotonic() < until:
-            found = self.programs()
-            if all(found.get(name, {}).get("statename") not in ("STOPPING", "RUNNING", "STARTING") for name in names):
-                return
+        while self.programs().get(name, {}).get("statename") in states and time.monotonic() < until:
             time.sleep(0.1)
 
     def end(self) -> None:
@@ -174,10 +178,27 @@ class Supervisor:
         written(self.state.config, configuration(self.state, options))
 
 
-def log_end(path: Path, lines: int = 5) -> str:
-    """The last lines of a log, with something in them."""
+class _Transport(xmlrpc.client.Transport):
+    """Through the supervisor's socket. One that stands still is given up."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("localhost", timeout=ANSWER)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(ANSWER)
+        connection.sock.connect(str(self._path))
+        return connection
+
+
+def log_end(path: Path, lines: int = 5, after: int = 0) -> str:
+    """The last lines of a log, with something in them. `after`: its length when what it says began to matter; a log
+    that is shorter has been begun anew since."""
     try:
-        text = path.read_text(errors="replace")[-20_000:]
+        content = path.read_bytes()
     except OSError:
         return ""
+    text = content[after if after <= len(content) else 0 :].decode(errors="replace")[-20_000:]
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])

@@ -3,18 +3,22 @@ server, and what each worker sees to."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows.attempt import RESTARTED, most_restarts
+from rml_core.config.problem import Problem, Refused, collect, shown
 
 if TYPE_CHECKING:
     from prefect.automations import Automation
 
-# Three heartbeats of 30 s.
-LOST_S = 90.0
+# Variables of `rml up`, and what holds without them: a run that gives no sign of life is crashed (three heartbeats of
+# 30 s), and one that takes long is told of.
+LOST, LOST_S = "RML_LOST_SECONDS", 90.0
+LONG, LONG_S = "RML_LONG_SECONDS", 86400.0
 # From a worker's taking a run to its first word, where the worker is gone.
 BEGUN_S = 900.0
 # A run whose worker is gone, and that has given no sign of life for so long, is gone with it.
@@ -51,7 +55,7 @@ def lost_heartbeat() -> Automation:
             after={HEARTBEAT},
             expect={HEARTBEAT, *ENDED, *BACK},
             threshold=1,
-            within=timedelta(seconds=seconds("RML_LOST_SECONDS", LOST_S)),
+            within=timedelta(seconds=seconds(LOST, LOST_S)),
         ),
         actions=[
             ChangeFlowRunState(type="change-flow-run-state", state=StateType.CRASHED, name="Crashed", message=message)
@@ -181,8 +185,19 @@ def _set(url: str, run: dict[str, Any], state: dict[str, Any]) -> None:
 
 
 def seconds(variable: str, default: float) -> float:
-    """What the environment of `rml up` says, at least the ten seconds that Prefect asks for."""
-    try:
-        return max(float(os.environ.get(variable, default)), 10.0)
-    except ValueError:
+    """What the environment of `rml up` says. Raises `Refused` where that is not what Prefect takes."""
+    given = os.environ.get(variable)
+    if not given:
         return default
+    try:
+        found = float(given)
+    except ValueError:
+        found = math.nan
+    if not 10.0 <= found < math.inf:
+        raise Refused([Problem(variable, f"{shown(given)} does not fit", "seconds, 10 or more")])
+    return found
+
+
+def check() -> None:
+    """Raises `Refused` where a variable for the automations is not what it should be."""
+    collect(lambda: seconds(LOST, LOST_S), lambda: seconds(LONG, LONG_S))

@@ -8,19 +8,26 @@ import socket
 import sqlite3
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.service import api, notify, processes, profile, runs
+from flows.attempt import most_restarts
+from flows.service import api, notify, processes, profile, runs, survival
 from flows.service.environment import DATABASE, PASSWORD, WEBHOOK, environment
 from flows.service.limits import gpus
 from flows.service.state import NAMING, Options, State, chosen
 from flows.service.supervisor import SERVER, WORKERS, Supervisor, log_end
-from rml_core.config.problem import Problem, Refused, RunFailed
+from rml_core.config.limits import memory_limit
+from rml_core.config.problem import Problem, Refused, RunFailed, collect
+from tasks.devices import runs_allowed
+from tasks.ranks import threads
 
 # What a service that is up keeps to: whom it trusts, and where its server has what it knows.
 FIXED = ("RML_ROOTS", "RML_SCHEDULERS", PASSWORD, DATABASE)
 # A new database is made within this time even where eight others want the machine.
 PATIENCE = 240.0
+# So often the supervisor starts a server that dies until it is said that it does not start.
+STARTS = 3
 
 
 def up(
@@ -40,7 +47,8 @@ def up(
         RunFailed: something does not start.
     """
     webhook = webhook or os.environ.get(WEBHOOK) or None
-    notify.check(webhook)
+    # A service keeps the variables that it is put up with: runs would be refused until it is taken down.
+    collect(lambda: notify.check(webhook), runs_allowed, most_restarts, threads, memory_limit, survival.check)
     state.make()
     with state.held(), api.reached():
         before = state.options()
@@ -65,9 +73,17 @@ def up(
         supervisor.write(options)
         if not runs_already:
             supervisor.begin(around)
+        began = datetime.now(UTC)
+        logged = _length(state.logs / f"{SERVER}.log")
         supervisor.start(SERVER)
         _import_meanwhile()
-        _wait_for_server(state, supervisor, options)
+        try:
+            _wait_for_server(state, supervisor, options, logged)
+        except RunFailed:
+            # What was up before stays: its runs go on without the server.
+            if not runs_already:
+                supervisor.end()
+            raise
         from flows.service import registration
 
         registration.pools(options)
@@ -78,7 +94,7 @@ def up(
         profile_lines = _profile_lines(user_profiles, state, options)
         refused = []
         if not runs_already:
-            lost = runs.without_process(state, options)
+            lost = runs.without_process(options, began)
             refused += runs.put_back(options, lost, "its process was gone when the service came up").refused
         for pool, taken in zip(WORKERS, (options.gpu_runs, options.cpu_runs), strict=True):
             if taken:
@@ -118,7 +134,7 @@ def _clear(state: State) -> None:
 def _check_port(options: Options) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         allowed = "127.0.0.1 (this machine alone), 0.0.0.0 (all), or one of its addresses"
         raise Refused([Problem("--host", f'"{options.host}" is no address', allowed)]) from None
     with socket.socket(family, kind, protocol) as probe:
@@ -155,6 +171,10 @@ def _check_database(state: State) -> None:
     try:
         with sqlite3.connect(f"file:{state.database}?mode=ro", uri=True) as database:
             database.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        what = f"Prefect's database cannot be read: {error}"
+        remedy = "see who else has it open, and who may read it; nothing in it is lost"
+        raise Refused([Problem(str(state.database), what, remedy=remedy)]) from None
     except sqlite3.DatabaseError as error:
         raise Refused([damaged(state, str(error))]) from None
 
@@ -172,16 +192,23 @@ def _import_meanwhile() -> None:
     import flows.rml  # noqa: F401
 
 
-def _wait_for_server(state: State, supervisor: Supervisor, options: Options) -> None:
+def _wait_for_server(state: State, supervisor: Supervisor, options: Options, logged: int) -> None:
+    """`logged`: the length of its log when it was started. Raises `RunFailed` where it does not answer."""
     until = time.monotonic() + PATIENCE
-    failed = 0
-    while not api.is_healthy(options.api):
+    started: set[int] = set()
+    while not (api.is_healthy(options.api) and processes.listens(state, options.port)):
         found = supervisor.programs().get(SERVER, {})
-        failed += found.get("statename") == "BACKOFF"
-        if failed > 10 or found.get("statename") == "FATAL" or time.monotonic() > until:
-            supervisor.end()
-            raise RunFailed(_why(state, options))
+        started |= {found["pid"]} if found.get("pid") else set()
+        if len(started) > STARTS or found.get("statename") == "FATAL" or time.monotonic() > until:
+            raise RunFailed(_why(state, logged))
         time.sleep(0.1)
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _wait_for_workers(state: State, supervisor: Supervisor, options: Options) -> None:
@@ -224,11 +251,11 @@ REASONS = (
 )
 
 
-def _why(state: State, options: Options) -> str:
+def _why(state: State, logged: int) -> str:
     log = state.logs / f"{SERVER}.log"
-    said = log_end(log, 200)
+    said = log_end(log, 200, logged)
     reason = next((meaning for sign, meaning in REASONS if sign in said), "see the end of its log")
-    last = log_end(log, 1).strip()
+    last = log_end(log, 1, logged).strip()
     return f"the Prefect server does not start: {reason}; it says: {last or 'nothing'} ({log})"
 
 

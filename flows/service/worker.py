@@ -171,7 +171,7 @@ async def _keep(worker: Any) -> None:
         try:
             answered_s = time.monotonic() - answers_since
             await asyncio.to_thread(survival.keep, worker.name, lambda: worker.busy, answered_s)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever it is: nobody else sees to them
             answers_since = time.monotonic()
             print(f"the runs of {worker.name} are not looked for: {type(error).__name__}: {error}", file=sys.stderr)
         await asyncio.sleep(survival.KEEP_S)

@@ -48,13 +48,16 @@ def sweep(under: Path) -> None:
     for left in under.glob(".*-*-*-*"):
         with contextlib.suppress(OSError):
             if left.name.split("-")[-2] != _host():
-                dead = time.time() - left.stat().st_mtime > DAY
-            else:
-                descriptor = os.open(left, os.O_RDONLY)
-                dead = _locks(descriptor)
+                if time.time() - left.stat().st_mtime > DAY:
+                    shutil.rmtree(left, ignore_errors=True)
+                continue
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                if _locks(descriptor):
+                    # Under the lock: who has made it a moment ago has not locked it yet, and sees that it is gone.
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
                 os.close(descriptor)
-            if dead:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def _locks(descriptor: int) -> bool:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,7 @@ def _hold(path: Path, held: dict[tuple[int, int], int], stands: bool) -> bool:
     Raises:
         BlockingIOError: somebody else holds it.
     """
+    patient = stands
     while True:
         descriptor = os.open(path, os.O_RDONLY | (os.O_CREAT if stands else 0), 0o666)
         identity = _identity(os.fstat(descriptor))
@@ -96,7 +98,12 @@ def _hold(path: Path, held: dict[tuple[int, int], int], stands: bool) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise
+            if not patient:
+                raise
+            # Whoever cleans up holds for a moment what nobody else does.
+            patient = False
+            time.sleep(0.05)
+            continue
         try:
             there = not stands or _identity(os.stat(path)) == identity
         except FileNotFoundError:

@@ -109,3 +109,20 @@ def test_the_file_is_where_prefect_looks(tmp_path: Path, monkeypatch: pytest.Mon
     assert profile.profiles_path({}) == tmp_path / ".prefect" / "profiles.toml"
     assert profile.profiles_path({"PREFECT_HOME": "/p"}) == Path("/p/profiles.toml")
     assert profile.profiles_path({"PREFECT_HOME": "/p", "PREFECT_PROFILES_PATH": "/q"}) == Path("/q")
+
+
+def test_a_profile_of_our_name_is_the_users_again(path: Path, state: State) -> None:
+    text = 'active = "work"\n\n[profiles.work]\nPREFECT_LOGGING_LEVEL = "INFO"\n\n[profiles.rml]\nPREFECT_API_URL = "http://own"\n'
+    put_by_user(path, text)
+    before = tomllib.loads(path.read_text())
+    assert profile.put(path, state, OPTIONS)
+    profile.take_back(state, OPTIONS)
+    assert tomllib.loads(path.read_text()) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '"text"'])
+def test_what_is_remembered_and_makes_no_sense_is_forgotten(content: str, path: Path, state: State) -> None:
+    state.profile.parent.mkdir(parents=True, exist_ok=True)
+    state.profile.write_text(content)
+    profile.take_back(state, OPTIONS)
+    assert not path.exists()

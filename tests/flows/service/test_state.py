@@ -128,3 +128,24 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     assert [each.name for each in tmp_path.iterdir()] == ["settings"]
     assert path.read_text() == "before"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", ['{"port": "4200"}', '{"gpu_runs": true}', "[]", "{", '{"more": 1}'])
+def test_what_rml_up_has_not_written_is_said(content: str, tmp_path: Path) -> None:
+    (tmp_path / "service.json").write_text(content)
+    with pytest.raises(Refused) as refused:
+        State(tmp_path).options()
+    assert str(refused.value) == (
+        f"{tmp_path}/service.json: is not what `rml up` writes\n    remove it: `rml up` makes it anew"
+    )
+
+
+@pytest.mark.parametrize("name", ["my #1", "a ;b", "a\nb"])
+def test_a_folder_that_supervisord_reads_as_a_comment_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        State(tmp_path / name).make()
+    assert str(refused.value) == (
+        f"{tmp_path / name}: supervisord reads what stands behind a blank and a ; or # as a comment\n"
+        "    name another folder: `--state DIR`, or the variable RML_STATE"
+    )
+    assert not (tmp_path / name).exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.service import api, status
+from flows.service import api, processes, status
 from flows.service.state import Options, State
 from flows.service.supervisor import Supervisor
 
@@ -42,6 +42,7 @@ def test_what_is_not_well_comes_first(finds: bool, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(api, "call", answers)
     monkeypatch.setattr(api, "is_healthy", lambda url: True)
     monkeypatch.setattr(status, "gpus", lambda: 0)
+    monkeypatch.setattr(processes, "listens", lambda state, port: True)
     monkeypatch.setattr(Supervisor, "programs", lambda self: {"server": PROGRAM, "cpu": PROGRAM})
     monkeypatch.setattr(os, "environ", {"PREFECT_HOME": str(tmp_path)})
     if finds:
@@ -70,3 +71,13 @@ def test_what_is_not_well_comes_first(finds: bool, tmp_path: Path, monkeypatch: 
         f"run red-fox of rml/train: Running, r, {page}/r",
         f"run old-owl of rml/train: Late, l, {page}/l",
     ]
+
+
+def test_the_runs_of_another_service_on_its_port_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(api, "is_healthy", lambda url: True)
+    monkeypatch.setattr(os, "environ", {"PREFECT_HOME": str(tmp_path)})
+    state = State(tmp_path)
+    state.keep(Options())
+    found = status.status(state)
+    assert (found.well, found.content["up"]) == (False, False)
+    assert status.as_text(found) == f"nothing is up in {tmp_path}: `rml up` puts a service up"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import configparser
 import shlex
+import socket
 import sys
 from pathlib import Path
 
+import pytest
+
+from flows.service import supervisor as supervisor_module
 from flows.service.state import Options, State
 from flows.service.supervisor import Supervisor, configuration, log_end
 
@@ -59,3 +63,38 @@ def test_the_end_of_a_log_is_what_it_says_last(tmp_path: Path) -> None:
     assert log_end(log) == ""
     log.write_text("one\n\ntwo\nthree\n\n")
     assert log_end(log, 2) == "two\nthree"
+
+
+def test_of_a_log_that_outlives_its_program_the_end_counts(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("database is malformed\n")
+    assert log_end(log, after=log.stat().st_size) == ""
+    with log.open("a") as file:
+        file.write("port is taken\n")
+    assert log_end(log, after=len("database is malformed\n")) == "port is taken"
+    log.write_text("anew\n")
+    assert log_end(log, after=100) == "anew"
+
+
+def test_a_supervisor_that_stands_still_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor_module, "ANSWER", 0.1)
+    state = State(tmp_path)
+    with socket.socket(socket.AF_UNIX) as still:
+        still.bind(str(state.socket))
+        still.listen()
+        assert not Supervisor(state).is_up()
+        assert Supervisor(state).programs() == {}
+
+
+def test_what_is_being_stopped_is_started_when_it_has_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = ["STOPPING", "STOPPING", "STOPPED"]
+    called: list[str] = []
+
+    def call(self: Supervisor, method: str, *arguments: object) -> list[dict[str, str]]:
+        called.append(method)
+        return [{"name": "cpu", "statename": states.pop(0) if len(states) > 1 else states[0]}]
+
+    monkeypatch.setattr(Supervisor, "_call", call)
+    Supervisor(State(tmp_path)).start("cpu")
+    assert states == ["STOPPED"]
+    assert called[-1] == "startProcess"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import urllib.error
 from email.message import Message
 from pathlib import Path
@@ -9,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from flows.service import api
-from flows.service.state import State, named
-from flows.service.up import _refuse_other_variables
+from flows.service.state import Options, State, named
+from flows.service.up import _check_database, _check_port, _refuse_other_variables, up
 from rml_core.config.problem import Refused, RunFailed
 
 HAS = {"RML_ROOTS": "/data", "PREFECT_SERVER_API_AUTH_STRING": "me:old"}
@@ -70,3 +72,44 @@ def test_a_server_behind_a_password_says_what_to_set(given: str, which: str, mon
     with pytest.raises(Refused) as refused, api.reached():
         raise urllib.error.HTTPError("http://s/api/x", 401, "Unauthorized", Message(), None)
     assert str(refused.value) == (f"the Prefect server wants {which}\n    set PREFECT_API_AUTH_STRING=user:password")
+
+
+def test_variables_that_do_not_fit_are_told_before_anything_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given = {"RML_GPU_RUNS": "abc", "RML_RETRIES": "many", "RML_LOST_SECONDS": "soon", "RML_LONG_SECONDS": "1"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Refused) as refused:
+        up(State(tmp_path / "state"), host=None, port=None, gpu_runs=None, cpu_runs=None, webhook="x")
+    assert str(refused.value) == (
+        "--webhook: is no address\n    allowed: https://..., or none to tell nobody any more\n"
+        'RML_GPU_RUNS: "abc" does not fit\n    allowed: a number of runs, 1 or more\n'
+        'RML_RETRIES: "many" does not fit\n    allowed: a number of restarts, 0 or more\n'
+        'RML_LOST_SECONDS: "soon" does not fit\n    allowed: seconds, 10 or more\n'
+        'RML_LONG_SECONDS: "1" does not fit\n    allowed: seconds, 10 or more'
+    )
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_database_that_somebody_has_locked_is_not_damaged(tmp_path: Path):
+    state = State(tmp_path)
+    state.make()
+    with contextlib.closing(sqlite3.connect(state.database)) as database:
+        database.execute("create table a (b)")
+        database.execute("pragma locking_mode=exclusive")
+        database.execute("begin exclusive")
+        with pytest.raises(Refused) as refused:
+            _check_database(state)
+    assert str(refused.value) == (
+        f"{state.database}: Prefect's database cannot be read: database is locked\n"
+        "    see who else has it open, and who may read it; nothing in it is lost"
+    )
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
+def test_a_host_that_is_no_address_is_said(host: str):
+    with pytest.raises(Refused) as refused:
+        _check_port(Options(host=host))
+    assert str(refused.value) == (
+        f'--host: "{host}" is no address\n'
+        "    allowed: 127.0.0.1 (this machine alone), 0.0.0.0 (all), or one of its addresses"
+    )

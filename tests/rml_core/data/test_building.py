@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +61,18 @@ def test_other_machines_have_a_day(tmp_path, monkeypatch):
     monkeypatch.undo()
     with built_beside(tmp_path / "training-1") as folder:
         assert set(os.listdir(tmp_path)) == {folder.name, folders[0].name}
+
+
+def test_what_is_swept_is_locked_until_it_is_gone(tmp_path, monkeypatch):
+    """Who has made a folder a moment ago and comes to lock it has either a whole one, or sees that it is gone."""
+    left = Path(tempfile.mkdtemp(prefix=f".a-b-{building._host()}-", dir=tmp_path))
+    seen = []
+
+    def remove(folder: Path, ignore_errors: bool) -> None:
+        descriptor = os.open(folder, os.O_RDONLY)
+        seen.append(building._locks(descriptor))
+        os.close(descriptor)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    building.sweep(tmp_path)
+    assert (seen, left.exists()) == ([False], True)
