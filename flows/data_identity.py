@@ -11,10 +11,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rml_core.config import remote
@@ -63,7 +62,11 @@ class Holdings:
 
     def count(self, role: str) -> int:
         """How many files `training` or `test` has."""
-        return sum(len(noted) for side, noted in self.sides.items() if side.startswith(role))
+        return sum(len(noted) for noted in self.of(role).sides.values())
+
+    def of(self, role: str) -> Holdings:
+        """What `training` or `test` has of them."""
+        return Holdings({side: noted for side, noted in self.sides.items() if side.startswith(role)})
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,8 @@ def _is_fresh(state: Any, until: int) -> bool:
 def content_digest(file: str) -> str:
     """Of a file, or of all files below a folder and their names. Raises `RunFailed`."""
     try:
-        if not is_url(file) and Path(file).is_dir():
-            inside = sorted(os.path.join(at, name) for at, _, names in os.walk(file) for name in names)
-            return _digest_of(f"{os.path.relpath(each, file)}\0{content_digest(each)}\n" for each in inside)
+        if remote.kind(file) == "folder":
+            return _digest_of(f"{name}\0{content_digest(path)}\n" for name, path in sorted(_inside(file)))
         digest = hashlib.blake2b(digest_size=16)
         with remote.opened(file) as content:
             while piece := content.read(PIECE):
@@ -150,6 +152,16 @@ def content_digest(file: str) -> str:
         return digest.hexdigest()
     except OSError as error:
         raise RunFailed(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+def _inside(folder: str) -> Iterator[tuple[str, str]]:
+    """(name below the folder, path) of each file below it."""
+    if is_url(folder):
+        yield from ((name, remote.below(folder, name)) for name in remote.find(folder))
+        return
+    for at, _, names in os.walk(folder):
+        for name in names:
+            yield os.path.relpath(os.path.join(at, name), folder), os.path.join(at, name)
 
 
 def _digest_of(lines: Iterable[str]) -> str:

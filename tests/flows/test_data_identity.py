@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -116,6 +117,37 @@ def test_a_store_is_all_its_files(tmp_path: Path):
     array[3, 3] = 99
     assert content_digest(str(store)) != first
     assert changes(before, holdings([survey(tmp_path / "data", "zarr")], before))["training inputs"]
+
+
+@given(st.dictionaries(st.sampled_from(["zarr.json", "a/zarr.json", "a/c/0", "a/c/1/0"]), st.binary(max_size=3)))
+@settings(max_examples=20, deadline=None)
+def test_a_store_behind_a_url_is_what_it_is_on_this_machine(files: dict[str, bytes]):
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "data", "a.zarr")
+        for name, content in {"zarr.json": b"{}", **files}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+            store.pipe_file(f"/data/a.zarr/{name}", content)
+        there = content_digest("memory://data/a.zarr")
+        assert there == content_digest(str(folder))
+        store.pipe_file("/data/a.zarr/a/c/2", b"new")
+        assert content_digest("memory://data/a.zarr") != there
+    store.store.clear()
+
+
+def test_a_store_behind_a_url_that_changes_is_new(in_memory: Any):
+    array = zarr.create_array(store="memory://data/a.zarr", shape=(4, 4), dtype="u1", chunks=(2, 2))
+    array[:] = np.arange(16).reshape(4, 4)
+    item = SimpleNamespace(
+        role="training", inputs=(Item("memory://data/a.zarr"),), targets=None, input_form=Form("zarr"), target_form=None
+    )
+    before: Any = holdings([item], None)  # type: ignore[list-item]
+    assert holdings([item], before).digest() == before.digest()  # type: ignore[list-item]
+    array[3, 3] = 99
+    now = holdings([item], before)  # type: ignore[list-item]
+    assert changes(before, now)["training inputs"] == Changes(changed=("memory://data/a.zarr",))
 
 
 def test_a_file_that_vanishes_is_named(tmp_path: Path):
