@@ -15,6 +15,8 @@ from rml_core.config.target import Target
 WHOLE = {"accuracy": True, "loss": False, "mae": False, "rmse": False}
 # Figures of each class, of all of which larger ones are better: `recall:cats`.
 OF_CLASS = ("precision", "recall", "f1", "dice", "iou")
+# Of a figure's own size: 0.8 - 0.7 is more than 0.1 in floating point.
+ROUNDING = 1e-9
 ALLOWED = f"{listed(WHOLE)}, or one of a class, as recall:cats: {listed(OF_CLASS)}"
 
 
@@ -71,10 +73,15 @@ def problem_of(metric: Metric, target: Target, classes: tuple[str, ...]) -> Prob
     if metric.figure not in known:
         kind = "values" if target.kind == "values" else "masks" if target.shape else "classes"
         return Problem("metric", f"there is no {metric.figure} where the targets are {kind}", listed(known))
-    if target.kind == "labels" and metric.of_class is not None and metric.of_class not in classes:
-        what = f"there is no class {shown(metric.of_class)}"
-        return Problem("metric", what, listed(classes), nearest(metric.of_class, classes))
-    return None
+    return problem_of_class(metric, classes) if target.kind == "labels" else None
+
+
+def problem_of_class(metric: Metric, classes: tuple[str, ...]) -> Problem | None:
+    """Why the metric is of none of the `classes`; None: it is of one of them, or of a whole evaluation."""
+    if metric.of_class is None or metric.of_class in classes:
+        return None
+    what = f"there is no class {shown(metric.of_class)}"
+    return Problem("metric", what, listed(classes), nearest(metric.of_class, classes))
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ def judged(metric: Metric, margin: float, challenger: float, champion: float | N
 
     A challenger whose figure is no finite number never becomes champion. Without a champion, or where the champion's
     figure is none, or where it cannot be evaluated on today's test data (`unfit` says why), a challenger that has one
-    does. Otherwise it has to be better by more than `margin`; equal is not better.
+    does. Otherwise it has to be better by more than `margin`; equal is not better, and what differs from the margin by
+    the rounding of the figures alone is equal to it.
     """
     if not math.isfinite(challenger):
         return Verdict(False, f"the challenger's {metric} is {challenger:.6g}")
@@ -102,7 +110,7 @@ def judged(metric: Metric, margin: float, challenger: float, champion: float | N
         return Verdict(True, f"the champion's {metric} is {champion:.6g}")
     gain = challenger - champion if metric.larger_is_better else champion - challenger
     figures = f"{metric} {challenger:.6g}, the champion's {champion:.6g}"
-    if gain > margin:
+    if gain - margin > ROUNDING * max(abs(challenger), abs(champion)):
         return Verdict(True, f"{figures}: better by {gain:.3g}" + (f", more than {margin:g}" if margin else ""))
     if gain > 0:
         return Verdict(False, f"{figures}: better by {gain:.3g}, not more than the margin of {margin:g}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flows.judging import Metric, judged, problem_of, usual
@@ -20,9 +20,19 @@ ANY = st.floats(allow_nan=True, allow_infinity=True)
 @given(ours=NUMBERS, theirs=NUMBERS, margin=st.floats(0, 10))
 @settings(max_examples=100, deadline=None)
 def test_better_has_to_be_by_more_than_the_margin(ours: float, theirs: float, margin: float):
+    assume(abs(ours - theirs - margin) > 2e-9 * max(abs(ours), abs(theirs)))
     assert judged(ACCURACY, margin, ours, theirs).promoted == (ours - theirs > margin)
     # Of losses the smaller is better: the same question the other way round.
     assert judged(LOSS, margin, ours, theirs).promoted == judged(ACCURACY, margin, -ours, -theirs).promoted
+
+
+@given(ours=st.integers(0, 10**6), theirs=st.integers(0, 10**6), more=st.integers(-2, 2), scale=st.integers(0, 9))
+@settings(max_examples=200, deadline=None)
+def test_what_is_equal_to_the_margin_in_decimals_is_not_more(ours: int, theirs: int, more: int, scale: int):
+    """However floating point rounds it: 0.8 - 0.7 is more than 0.1 there."""
+    margin = max(ours - theirs + more, 0)
+    verdict = judged(ACCURACY, margin / 10**scale, ours / 10**scale, theirs / 10**scale)
+    assert verdict.promoted == (ours - theirs > margin)
 
 
 @given(ours=ANY, theirs=st.none() | ANY, margin=st.floats(0, 10), unfit=st.sampled_from(["", "other classes"]))
@@ -48,6 +58,10 @@ def test_what_is_no_number_is_never_champion_and_always_beaten(
         (
             judged(LOSS, 0.25, 0.5, 0.75),
             "loss 0.5, the champion's 0.75: better by 0.25, not more than the margin of 0.25",
+        ),
+        (
+            judged(ACCURACY, 0.1, 0.8, 0.7),
+            "accuracy 0.8, the champion's 0.7: better by 0.1, not more than the margin of 0.1",
         ),
         (judged(ACCURACY, 0, 0.5, 0.75), "accuracy 0.5, the champion's 0.75: worse by 0.25"),
         (judged(ACCURACY, 0, 0.75, 0.75), "accuracy 0.75, the champion's 0.75: no better"),
