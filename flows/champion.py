@@ -70,13 +70,13 @@ class Champions:
         """The rounds that came to their end, in this order."""
         try:
             with roots.opened(str(self.folder / HISTORY)) as file:
-                lines = file.read().decode(errors="replace").splitlines()
+                lines = file.read().splitlines()
         except FileNotFoundError:
             return []
         except OSError as error:
             raise RunFailed(f"{self.folder / HISTORY}: {error.strerror or error}") from error
         try:
-            return [json.loads(line) for line in lines]
+            return [json.loads(line.decode()) for line in lines]
         except ValueError as error:
             raise RunFailed(f"{self.folder / HISTORY} is damaged: {error}; mend it, or move the folder away") from None
 
@@ -127,11 +127,12 @@ class Champions:
             rows.append(row)
         return rows
 
-    def prune(self, keep: int, now: Round) -> list[int]:
+    def prune(self, keep: int, now: Round | None) -> list[int]:
         """Remove the folders of rounds: the newest `keep` stay, and so do the champion's, the last that came to its
         end, and the one of `now`. Gives the numbers of those that went."""
         history = self.history()
-        stay = {now.number, *(each.number for each in self.rounds()[-keep:])}
+        stay = {each.number for each in self.rounds()[-keep:]}
+        stay |= {now.number} if now is not None else set()
         stay |= {int(row["round"]) for row in history[-1:]}
         stay |= {int(row["round"]) for row in [row for row in history if row["promoted"]][-1:]}
         gone = [number for number in self._numbers() if number not in stay]

@@ -137,6 +137,13 @@ def test_a_number_that_json_has_no_word_for_is_null_and_a_damaged_history_is_nam
     (tmp_path / HISTORY).write_text("{\n")
     with pytest.raises(RunFailed, match=r"history\.jsonl is damaged: .*; mend it, or move the folder away$"):
         champions.history()
+    (tmp_path / HISTORY).write_bytes(b'{"why": "\xff"}\n')
+    with pytest.raises(RunFailed) as failed:
+        champions.history()
+    assert str(failed.value) == (
+        f"{tmp_path}/history.jsonl is damaged: 'utf-8' codec can't decode byte 0xff in position 9: invalid start byte; "
+        "mend it, or move the folder away"
+    )
 
 
 def test_a_challenger_whose_checkpoint_is_not_there_becomes_no_champion(tmp_path: Path):
