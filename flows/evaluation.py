@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rml_core.config.trust import Origin
 
 # What a run file says of training alone, in its root and in its data section.
-TRAINING = ("optimizer", "num_epochs", "early_stopping", "debug", "debug_interval")
+TRAINING = ("optimizer", "num_epochs", "early_stopping", "debug", "debug_interval", "tensorboard")
 TRAINING_DATA = ("input_path", "target_path", "training_tag", "validation_split")
 # Where each parameter goes in the run file.
 PLACES = {
@@ -34,6 +34,10 @@ PLACES = {
     "hdf5_outfile": "data.hdf5_outfile",
 }
 OUTPUTS = ("outfile", "data.test_output_path", "data.hdf5_outfile")
+
+
+class Stopped(RunFailed):
+    """A signal has ended it, and who had the signal lets the process go on."""
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,10 @@ def figures_of(outcome: Outcome) -> dict[str, Any]:
     """What an evaluation has measured: `loss`, `accuracy`, and the figures of its kind.
 
     Raises:
-        RunFailed: it was stopped before its end.
+        Stopped: it was stopped before its end.
     """
     rows = [row for row in outcome.history if "test_loss" in row]
     if not rows:
-        raise RunFailed("the evaluation was stopped before its end")
+        raise Stopped("the evaluation was stopped before its end")
     row = {key: value for key, value in rows[-1].items() if key not in ("epoch", "test_samples_per_s")}
     return {"loss": row.pop("test_loss"), **row}

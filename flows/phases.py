@@ -51,7 +51,8 @@ __all__ = ["Outcome", "as_it_is", "execute"]
 @dataclass
 class Outcome:
     """What a run has left: figures an epoch, samples to look at, and where it wrote. `source`: what the network's
-    output is (sigmoid, softmax, logits, ...). `seen`: what the assembled prediction was made of, and what it means."""
+    output is (sigmoid, softmax, logits, ...). `seen`: what the assembled prediction was made of, and what it means.
+    `interrupted`: a signal came, and whoever it was delivered to let the process go on."""
 
     history: list[dict[str, Any]]
     gallery: Gallery
@@ -60,6 +61,7 @@ class Outcome:
     places: Places
     seconds: float
     seen: tuple[Prepared, Meaning] | None = None
+    interrupted: bool = False
 
 
 def execute(
@@ -162,6 +164,7 @@ def execute(
                 places=places,
                 seconds=time.perf_counter() - began,
                 seen=(prepared["test"], Meaning.of(checked, mapped)) if places.prediction is not None else None,
+                interrupted=interruption.signal is not None,
             )
 
 

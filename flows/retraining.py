@@ -5,42 +5,33 @@ Tracked, `do` makes Prefect task runs of the phases, as in a run; Prefect is not
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from flows import contest, judging
+from flows import challenger, contest, judging, novelty
 from flows.champion import DATA, Champions, Round, Row, put
-from flows.data_identity import Changes, Holdings, changes, holdings
+from flows.data_identity import Holdings, changes, holdings
 from flows.judging import Metric
-from flows.phases import Outcome, execute
+from flows.phases import Outcome
 from flows.training import Do
 from rml_core.check import Checked, Collected, check
 from rml_core.checkpoints import native
-from rml_core.config import remote
 from rml_core.config.names import OneOf, wrong
 from rml_core.config.paths import is_url, resolve
-from rml_core.config.problem import Problem, Refused, RunFailed, listed, shown
+from rml_core.config.problem import Problem, Refused, listed, shown
 from rml_core.config.section import Section
 from rml_core.config.trust import Origin
 from rml_core.engine.claim import claimed
-from rml_core.resume import text_of
 from rml_core.run import ROOT, Run, read
 from tasks.progress import log
 
 if TYPE_CHECKING:
     from flows.attempt import Attempt
-
-# What of a run file says how it runs and where it writes, but not what is learned.
-APART = ("outfile", "debug", "debug_interval", "device", "tensorboard")
-APART_DATA = ("test_output_path", "hdf5_outfile", "hdf5_precision", "hdf5_output", "overlap_blend", "preload")
-APART_CHECKPOINTS = ("save", "resume", "interval", "keep")
 
 
 def _folder(given: str) -> str:
@@ -100,7 +91,6 @@ class Ended:
     row: Row | None = None
     report: str = ""
     picture: bytes = b""
-    seen: dict[str, Changes] = field(default_factory=dict)
 
 
 def planned(
@@ -186,7 +176,7 @@ def retrained(
     Raises:
         Refused: another retraining works in the champion's folder, and no attempt can wait for it; or the round's run
             file does not fit.
-        RunFailed: during work; the champion is then who it was.
+        RunFailed: during work, or a signal has stopped it; the champion is then who it was.
     """
     champions, wanted = plan.champions, plan.wanted
     _make(champions.folder)
@@ -206,174 +196,90 @@ def retrained(
             log.info(f"round {row['round']}, which was stopped before its end, is settled: {row['why']}")
         began = champions.round_of(run_id)
         history = champions.history()
+        if history:
+            _show(plan, history[-1])
         if began is not None and (done := [row for row in history if row["round"] == began.number]):
-            return _ended(plan, done[0], {})
-        last = _last_data(champions, history)
+            _prune(plan, began)
+            return _ended(plan, done[0])
+        last = novelty.last_data(champions, history)
         now = holdings((plan.checked.training, plan.checked.test), last)
-        seen = changes(last, now) if last is not None else {}
-        identity = {"data": now.digest(), "run_file": learned_identity(plan.run)}
+        run_file = novelty.learned_identity(plan.run)
         judged_by = {"metric": str(plan.metric), "margin": wanted.margin}
-        if began is not None and (other := _other(began, identity)):
+        identity = {"data": now.digest(), "run_file": run_file, **judged_by}
+        if began is not None and (other := novelty.other(began, now, run_file)):
             log.info(f"{other} changed since round {began.number} began: a new round begins")
             began = None
         champion = champions.champion
-        same = history and _is_same(history[-1], {**identity, **judged_by}) and not _is_lost(champion, history)
+        same = history and novelty.is_same(history[-1], identity) and not novelty.is_lost(champion, history)
         if began is None and same and wanted.if_unchanged == "stop":
-            return Ended("nothing new", _nothing_new(history[-1], now), seen=seen)
-        current = began if began is not None else champions.begin(run_id, identity["run_file"])
+            _prune(plan, None)
+            return Ended("nothing new", novelty.nothing_new(history[-1], now))
+        current = began if began is not None else champions.begin(run_id, run_file)
         put(current.path / DATA, now.as_json())
-        log.info(f"round {current.number}: {_said(seen, history, {**identity, **judged_by}, champion)}")
+        seen = changes(last, now) if last is not None else {}
+        log.info(f"round {current.number}: {novelty.said(seen, history, identity, champion)}")
         before = time.time()
-        outcome = _train(plan, current, champion, do, attempt, goes_on=began is not None)
-        trained(outcome)
-        challenger = _checkpoint(current)
-        scene = contest.Scene(plan.mapping, plan.run.base, plan.checked, plan.scheduler)
-        figures = scene.figures(challenger, "challenger", do)
-        its, unfit = scene.figures_of_champion(champion, challenger, do) if champion is not None else (None, "")
-        ours = plan.metric.of(figures)
-        theirs = plan.metric.of(its) if its is not None else None
-        verdict = judging.judged(plan.metric, wanted.margin, ours, theirs, unfit)
-        saved = native.read(challenger, "")
-        row = {
-            "round": current.number,
-            "promoted": verdict.promoted,
-            "why": verdict.why,
-            "began": _time(before),
-            "ended": _time(time.time()),
-            **judged_by,
-            "challenger": {
-                "checkpoint": str(challenger.relative_to(champions.folder)),
-                "run_id": saved["run_id"],
-                "epoch": saved["epoch"],
-                "value": ours,
-                "figures": figures,
-            },
-            "champion": _champion_row(history, theirs, its) if champion is not None else None,
-            "samples": {"training": _count(plan.checked.training), "test": _count(plan.checked.test)},
-            "changes": {side: str(each) for side, each in seen.items()},
-            **identity,
-        }
-        current.decide(row)
+        trained(challenger.train(plan, current, champion, do, attempt, goes_on=began is not None))
+        row = _decided(plan, current, champion, now, last, history, do)
+        current.decide({**row, "began": _time(before), "ended": _time(time.time())})
         champions.settle(promoted)
-        ended = _ended(plan, champions.history()[-1], seen)
-        put(current.path / "report.md", ended.report)
-        put(current.path / "report.png", ended.picture)
-        gone = champions.prune(wanted.keep, current)
-        if gone:
-            log.info(f"removed: what {'round' if len(gone) == 1 else 'rounds'} {listed(map(str, gone))} had left")
-        return ended
+        settled = champions.history()[-1]
+        _show(plan, settled)
+        _prune(plan, current)
+        return _ended(plan, settled)
 
 
-def _train(
-    plan: Planned, current: Round, champion: Path | None, do: Do, attempt: Attempt | None, goes_on: bool
-) -> Outcome:
-    """The challenger, trained in the round's own folder; an earlier attempt's checkpoint is gone on from."""
-    section = round_section(plan.mapping, current)
-    seed = section.get("seed", 0)
-    # Each round draws anew, and the same again where it is made again.
-    section["seed"] = seed + current.number - 1
-    if champion is not None and plan.wanted.warm_start:
-        if _fits(plan, champion):
-            section["checkpoints"]["load"] = str(champion)
-            log.info("the challenger begins with the champion's weights")
-        else:
-            log.info("the champion's weights fit no layer: the challenger begins as the run file says")
-    # The data are those that were looked at: where it writes, and what it begins with, is all that changed.
-    checked = replace(plan.checked, run=read({ROOT: section}, plan.run.base))
-    return execute(checked, do, resuming="auto" if goes_on else None, scheduler=plan.scheduler, attempt=attempt)
+def _decided(
+    plan: Planned, current: Round, champion: Path | None, trained: Holdings, last: Holdings | None,
+    history: list[Row], do: Do,
+) -> Row:  # fmt: skip
+    """The row of the history that the round comes to. Its data are those it was trained on, and the test data that
+    were there when both were evaluated: what is not among them is new to the next round."""
+    ours = challenger.checkpoint_of(current)
+    scene = contest.Scene(plan.mapping, plan.run.base, plan.checked.app, plan.scheduler)
+    found = contest.compared(scene, ours, champion, trained, do)
+    data = Holdings({**trained.of("training").sides, **found.held.sides})
+    put(current.path / DATA, data.as_json())
+    value = plan.metric.of(found.challenger)
+    its = plan.metric.of(found.champion) if found.champion is not None else None
+    verdict = judging.judged(plan.metric, plan.wanted.margin, value, its, found.unfit)
+    saved = native.read(ours, "")
+    return {
+        "round": current.number,
+        "promoted": verdict.promoted,
+        "why": verdict.why,
+        "metric": str(plan.metric),
+        "margin": plan.wanted.margin,
+        "challenger": {
+            "checkpoint": str(ours.relative_to(plan.champions.folder)),
+            "run_id": saved["run_id"],
+            "epoch": saved["epoch"],
+            "value": value,
+            "figures": found.challenger,
+        },
+        "champion": _champion_row(history, its, found.champion) if champion is not None else None,
+        "samples": {"training": _count(plan.checked.training), "test": found.test.count},
+        "changes": {side: str(each) for side, each in changes(last, data).items()} if last is not None else {},
+        "data": data.digest(),
+        "run_file": current.run_file,
+    }
 
 
-def round_section(section: Mapping[str, Any], current: Round) -> dict[str, Any]:
-    """The run file of a round: what it writes goes below the round's folder."""
-    made: dict[str, Any] = json.loads(json.dumps(section))
-    data = made["data"]
-    made["outfile"] = str(current.path / "out.txt")
-    if data.get("test_output_path") is not None:
-        data["test_output_path"] = str(current.path / "predictions")
-    if data.get("hdf5_outfile") is not None:
-        data["hdf5_outfile"] = str(current.path / str(data["hdf5_outfile"]).rstrip("/").rpartition("/")[2])
-    if made.get("tensorboard") is not None:
-        made["tensorboard"] = str(current.path / "tensorboard")
-    saving = made.get("checkpoints") or {}
-    made["checkpoints"] = {"keep": 1, **saving, "save": str(current.path / "checkpoints")}
-    made["checkpoints"].pop("resume", None)
-    return made
+def _show(plan: Planned, row: Row) -> None:
+    """The report of a round beside what the round has left, unless it is there: who has made the round may have been
+    killed before."""
+    folder = plan.champions.round_path(row["round"])
+    missing = [name for name in ("report.md", "report.png") if not (folder / name).exists()]
+    if folder.exists() and missing:
+        ended = _ended(plan, row)
+        put(folder / "report.md", ended.report)
+        put(folder / "report.png", ended.picture)
 
 
-def _fits(plan: Planned, champion: Path) -> bool:
-    from rml_core.engine.weights import problem_of
-
-    return problem_of(champion, plan.checked.network) is None
-
-
-def _checkpoint(current: Round) -> Path:
-    """The challenger: the best of its epochs where the run file says `best`, else the last."""
-    folder = current.path / "checkpoints"
-    best = native.best_path(folder)
-    if remote.kind(best) == "file":
-        return Path(str(best))
-    path, _ = native.newest(folder)
-    if path is None:
-        raise RunFailed(f"{folder}: the challenger has left no checkpoint")
-    return Path(str(path))
-
-
-def learned_identity(run: Run) -> str:
-    """The digest of a run file, but for what does not change what is learned; the network's JSON counts, and not the
-    name of its file."""
-    section = json.loads(text_of(run))[ROOT]
-    kept = {key: value for key, value in section.items() if key not in APART}
-    kept["data"] = {key: value for key, value in section["data"].items() if key not in APART_DATA}
-    saving = section.get("checkpoints") or {}
-    kept["checkpoints"] = {key: value for key, value in saving.items() if key not in APART_CHECKPOINTS}
-    return hashlib.blake2b(json.dumps(kept, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _last_data(champions: Champions, history: list[Row]) -> Holdings | None:
-    """What the data held in the last round that came to its end."""
-    if not history:
-        return None
-    try:
-        return Holdings.from_json((champions.round_path(history[-1]["round"]) / DATA).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _other(began: Round, identity: Mapping[str, str]) -> str:
-    """What is no longer as it was when the round began; "": all of it is."""
-    try:
-        data = Holdings.from_json((began.path / DATA).read_text()).digest()
-    except (OSError, ValueError):
-        data = ""
-    then = {"the data": data, "the run file": began.run_file}
-    now = {"the data": identity["data"], "the run file": identity["run_file"]}
-    return " and ".join(what for what in then if then[what] != now[what])
-
-
-def _is_same(last: Row, wanted: Mapping[str, Any]) -> bool:
-    return all(last.get(key) == value for key, value in wanted.items())
-
-
-def _is_lost(champion: Path | None, history: list[Row]) -> bool:
-    """There was a champion, or should be one, whose file is gone."""
-    return "lost" in history[-1] or (champion is None and any(row["promoted"] for row in history))
-
-
-def _nothing_new(last: Row, now: Holdings) -> str:
-    since = f"round {last['round']} ({last['ended']})"
-    return f"nothing new since {since}: the same run file, and the same {now.count('')} files"
-
-
-def _said(seen: Mapping[str, Changes], history: list[Row], wanted: Mapping[str, Any], champion: Path | None) -> str:
-    """What is new, in a line."""
-    if not history:
-        return "the first one"
-    found = [f"{side}: {each}" for side, each in seen.items() if each]
-    others = {"run_file": "the run file", "metric": "the metric", "margin": "the margin"}
-    found += [f"{what} is another" for key, what in others.items() if history[-1].get(key) != wanted[key]]
-    if _is_lost(champion, history):
-        found.append("a champion's file is gone")
-    return "; ".join(found) or "nothing new, and it trains all the same"
+def _prune(plan: Planned, current: Round | None) -> None:
+    gone = plan.champions.prune(plan.wanted.keep, current)
+    if gone:
+        log.info(f"removed: what {'round' if len(gone) == 1 else 'rounds'} {listed(map(str, gone))} had left")
 
 
 def _champion_row(history: list[Row], value: float | None, figures: Mapping[str, Any] | None) -> Row:
@@ -389,11 +295,11 @@ def _time(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _ended(plan: Planned, row: Row, seen: dict[str, Changes]) -> Ended:
+def _ended(plan: Planned, row: Row) -> Ended:
     from flows import comparison
 
     history = [each for each in plan.champions.history() if each["round"] <= row["round"]]
     name = "promoted" if row["promoted"] else "kept"
     who = "the challenger is champion" if row["promoted"] else "the champion stays"
     message = f"round {row['round']}: {who}: {row['why']}"
-    return Ended(name, message, row, comparison.markdown(row, plan.champions), comparison.draw(row, history), seen)
+    return Ended(name, message, row, comparison.markdown(row, plan.champions), comparison.draw(row, history))

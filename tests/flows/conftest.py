@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,6 +43,30 @@ def section(classification: dict[str, Any]) -> dict[str, Any]:
     section["data"]["transforms"] = [{"normalize": {"mean": 0.3, "std": 0.5}}]
     section["data"]["shuffle"] = False
     return section
+
+
+@pytest.fixture
+def learning(classification: dict[str, Any], pictures: Path, tmp_path: Path) -> dict[str, Any]:
+    """Two epochs on a copy of the pictures, which a test may change."""
+    section: dict[str, Any] = classification["neural_network"]
+    shutil.copytree(pictures, tmp_path / "data", copy_function=shutil.copy2)
+    section["data"].update(input_path="data/train", test_input_path="data/test")
+    section["num_epochs"] = 2
+    return section
+
+
+@pytest.fixture
+def made(learning: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
+    """Makes a round of retraining with `learning`, as the run of this name; `do` calls the phases."""
+    from flows.retraining import Retraining, planned, retrained
+    from flows.training import as_it_is
+    from rml_core.config.section import parse
+
+    def call(run_id: str, do: Any = as_it_is, promoted: Any = lambda row: None, **options: Any) -> Any:
+        plan = planned(parse(Retraining, options, ""), {"neural_network": copy.deepcopy(learning)}, tmp_path, None)
+        return retrained(plan, do, run_id, promoted=promoted)
+
+    return call
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
-from flows import contest, retraining
+from flows import challenger, contest, retraining
 from flows.champion import Champions
-from flows.retraining import Ended, Retraining, learned_identity, planned, retrained
+from flows.novelty import learned_identity
+from flows.retraining import Ended, Retraining, planned, retrained
 from flows.training import as_it_is
 from rml_core.check import check
 from rml_core.checkpoints import native
@@ -29,24 +30,8 @@ Round = Callable[..., Ended]
 
 
 @pytest.fixture
-def section(classification: dict[str, Any], pictures: Path, tmp_path: Path) -> dict[str, Any]:
-    """Two epochs on a copy of the pictures, which a test may change."""
-    section: dict[str, Any] = classification["neural_network"]
-    shutil.copytree(pictures, tmp_path / "data", copy_function=shutil.copy2)
-    section["data"].update(input_path="data/train", test_input_path="data/test")
-    section["num_epochs"] = 2
-    return section
-
-
-@pytest.fixture
-def made(section: dict[str, Any], tmp_path: Path) -> Round:
-    """Makes a round of `section`, as the run of this name; `do` calls the phases."""
-
-    def call(run_id: str, do: Any = as_it_is, promoted: Any = lambda row: None, **options: Any) -> Ended:
-        plan = planned(parse(Retraining, options, ""), {"neural_network": copy.deepcopy(section)}, tmp_path, None)
-        return retrained(plan, do, run_id, promoted=promoted)
-
-    return call
+def section(learning: dict[str, Any]) -> dict[str, Any]:
+    return learning
 
 
 def add(folder: Path, name: str, seed: int = 7) -> None:
@@ -276,7 +261,7 @@ def test_who_has_waited_for_the_champion_looks_at_the_data_again(
         counts.append(checked.training.count)
         raise RunFailed("enough")
 
-    monkeypatch.setattr(retraining, "execute", trained)
+    monkeypatch.setattr(challenger, "execute", trained)
     with pytest.raises(RunFailed, match="enough"):
         retrained(plan, as_it_is, "a", attempt=Attempt())  # type: ignore[arg-type]
     assert plan.checked.training is not None
