@@ -126,7 +126,8 @@ class Scene:
             if fitting is None:
                 return None, unfit
         assert fitting.test is not None
-        if _truth(fitting.test) != _truth(test):
+        if (other := _truth(fitting.test)) != _truth(test):
+            self._same_again(champion, other)
             return None, "its run file takes other samples, or other targets, from them than today's"
         return self.measured(fitting, "champion", do), ""
 
@@ -143,6 +144,15 @@ class Scene:
             if _what(second) != first:
                 raise RunFailed(f"champion: {first}; and then: {_what(second)}") from None
             return None, first
+
+    def _same_again(self, champion: Path, truth: tuple[Any, ...]) -> None:
+        """A file that was there for a moment makes no champion unfit either. Raises `RunFailed`."""
+        try:
+            again = self._fitting(champion).test
+        except Refused as refused:
+            raise RunFailed(f"champion: {_what(refused)}") from None
+        if again is None or _truth(again) != truth:
+            raise RunFailed("champion: the test samples changed while they were looked at")
 
     def _fitting(self, checkpoint: Path) -> Checked:
         """The run that evaluates `checkpoint`. Raises `Refused`."""

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flows import contest
 from flows.champion import Champions
 from flows.data_identity import Holdings
 from flows.retraining import Ended
+from rml_core.check import check
 from rml_core.config.problem import Refused, RunFailed
 from rml_core.data.files import Form, Item
 from rml_core.data.survey import Survey
@@ -255,6 +257,37 @@ def test_a_champions_run_file_with_tensorboard_needs_no_package_to_be_evaluated(
     ended = made("b", if_unchanged="train", margin=9.0)
     assert ended.row is not None
     assert (ended.name, ended.row["champion"]["value"]) == ("kept", rows(tmp_path)[0]["challenger"]["value"])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_champion_that_takes_other_targets_is_unfit_and_one_that_did_for_a_moment_is_not(
+    made: Round, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+):
+    made("a")
+    asked: list[str] = []
+
+    def other(run: Any, app: Any) -> Any:
+        checked = check(run, app)
+        asked.append(str(run.file.checkpoints.load))
+        if asked[-1].endswith("champion.pt") and asked.count(asked[-1]) <= times:
+            test = checked.test
+            assert test is not None
+            assert test.labels is not None
+            return replace(checked, test=replace(test, labels=tuple(1 - label for label in test.labels)))
+        return checked
+
+    monkeypatch.setattr(contest, "check", other)
+    if times == 1:
+        with pytest.raises(RunFailed) as failed:
+            made("b", if_unchanged="train", margin=9.0)
+        assert str(failed.value) == "champion: the test samples changed while they were looked at"
+        return
+    ended = made("b", if_unchanged="train", margin=9.0)
+    assert ended.row is not None
+    assert ended.row["why"] == (
+        "the champion cannot be evaluated on today's test data: its run file takes other samples, or other targets, "
+        "from them than today's"
+    )
 
 
 LABELS = st.lists(st.integers(0, 2), min_size=1, max_size=6)
