@@ -6,6 +6,7 @@ any program that is started by the clock. Whoever wants it fixed schedules a cop
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.server.schemas.schedules import CronSchedule as ServerCron
 from pydantic import ValidationError
 
 from flows import retrain
@@ -47,7 +49,8 @@ FLOW, RETRAIN, PREFIX = "rml", "rml/retrain", "retrain-"
 OVERLAP = {"wait": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 DURATION = re.compile(r"(?:[0-9]+[smhdw])+")
-LEAST_S = 10
+# Ten years are the most.
+LEAST_S, MOST_S = 10, 520 * UNITS["w"]
 # More than these the server does not list at once.
 MOST = 200
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -89,10 +92,12 @@ def duration(text: str) -> timedelta:
         raise Refused(
             [Problem("--every", f"{shown(text)} does not fit", "a number and s, m, h, d or w, as 1h or 1h30m")]
         )
-    found = timedelta(seconds=sum(int(number) * UNITS[unit] for number, unit in re.findall(r"([0-9]+)([smhdw])", text)))
-    if found.total_seconds() < LEAST_S:
-        raise Refused([Problem("--every", f"{shown(text)} is too often", f"{LEAST_S}s or more")])
-    return found
+    # As floating point, which has a number for digits without end.
+    seconds = sum(float(number) * UNITS[unit] for number, unit in re.findall(r"([0-9]+)([smhdw])", text))
+    if not LEAST_S <= seconds <= MOST_S:
+        how = "often" if seconds < LEAST_S else "seldom"
+        raise Refused([Problem("--every", f"{shown(text)} is too {how}", f"{LEAST_S}s to {_text(MOST_S)}")])
+    return timedelta(seconds=seconds)
 
 
 def schedule_of(given: Scheduling) -> CronSchedule | IntervalSchedule:
@@ -107,13 +112,13 @@ def schedule_of(given: Scheduling) -> CronSchedule | IntervalSchedule:
         )
     made: CronSchedule | IntervalSchedule | None = None
     if given.cron is not None:
-        for timezone, cron, where in ((given.timezone, "0 0 * * *", "--timezone"), (None, given.cron, "--cron")):
-            try:
-                CronSchedule(cron=cron, timezone=timezone)
-            except ValidationError:
-                text = given.timezone if where == "--timezone" else given.cron
-                allowed = "a name as Europe/Vienna" if where == "--timezone" else 'five fields, as "0 3 * * 1"'
-                problems.append(Problem(where, f"{shown(text)} does not fit", allowed))
+        try:
+            CronSchedule(cron="0 0 * * *", timezone=given.timezone)
+        except ValidationError:
+            what = f"{shown(given.timezone)} does not fit"
+            problems.append(Problem("--timezone", what, "a name as Europe/Vienna"))
+        problem = _problem_of_cron(given.cron)
+        problems += [problem] if problem is not None else []
         if not problems:
             made = CronSchedule(cron=given.cron, timezone=given.timezone)
     if given.every is not None:
@@ -125,6 +130,24 @@ def schedule_of(given: Scheduling) -> CronSchedule | IntervalSchedule:
         raise Refused(problems)
     assert made is not None
     return made
+
+
+def _problem_of_cron(cron: str) -> Problem | None:
+    """Prefect takes fields for seconds and years, too, which its pages say nothing of, and dates that there are not."""
+    allowed = 'five fields, as "0 3 * * 1"'
+    if len(cron.split()) != 5 and not cron.startswith("@"):
+        return Problem("--cron", f"{shown(cron)} does not fit", allowed)
+    try:
+        wanted = ServerCron(cron=cron)
+    except ValidationError:
+        return Problem("--cron", f"{shown(cron)} does not fit", allowed)
+    try:
+        asyncio.run(wanted.get_dates(n=1))
+    except ValueError:
+        return Problem(
+            "--cron", f"{shown(cron)} never fires: there is no such date", remedy="give it a date that comes"
+        )
+    return None
 
 
 def schedule(given: Scheduling) -> list[str]:
@@ -226,12 +249,17 @@ def _refuse_taken(client: SyncPrefectClient, name: str, file: str, champion: str
 
 
 def _scheduled(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    found = client.read_deployments(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(like_=PREFIX)),
-        limit=MOST,
-        sort=DeploymentSort.NAME_ASC,
-    )
+    found: list[DeploymentResponse] = []
+    page = None
+    while page is None or len(page) == MOST:
+        page = client.read_deployments(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(like_=PREFIX)),
+            limit=MOST,
+            offset=len(found),
+            sort=DeploymentSort.NAME_ASC,
+        )
+        found += page
     # The server looks for it anywhere in a name.
     return [each for each in found if each.name.startswith(PREFIX)]
 
@@ -240,10 +268,12 @@ def remove(name: str) -> list[str]:
     """Raises `Refused` where there is no such schedule, and where a run of it is in progress; it fires no more then."""
     with server() as client:
         found = {each.name.removeprefix(PREFIX): each for each in _scheduled(client)}
-        if name.removeprefix(PREFIX) not in found:
+        # A run file may be called retrain-digits.json; a name is taken with the prefix of its deployment, too.
+        named = name if name in found else name.removeprefix(PREFIX)
+        if named not in found:
             what = f"there is no schedule {shown(name)}"
             raise Refused([Problem("--remove", what, listed(found) or "there are none", nearest(name, list(found)))])
-        gone = found[name.removeprefix(PREFIX)]
+        gone = found[named]
         for each in gone.schedules:
             client.update_deployment_schedule(gone.id, each.id, active=False)
         # Those that wait for their time, or for another one, would wait for ever.
@@ -321,14 +351,14 @@ def _when(schedule: Any) -> str:
     if isinstance(schedule, CronSchedule):
         return f"cron {schedule.cron}, {schedule.timezone or 'UTC'}"
     if isinstance(schedule, IntervalSchedule):
-        return f"every {_text(schedule.interval)}"
+        return f"every {_text(schedule.interval.total_seconds())}"
     return str(schedule)
 
 
-def _text(interval: timedelta) -> str:
-    left, parts = int(interval.total_seconds()), []
-    for unit, seconds in sorted(UNITS.items(), key=lambda each: -each[1]):
-        count, left = divmod(left, seconds)
+def _text(seconds: float) -> str:
+    left, parts = int(seconds), []
+    for unit, each in sorted(UNITS.items(), key=lambda known: -known[1]):
+        count, left = divmod(left, each)
         parts += [f"{count}{unit}"] if count else []
     return "".join(parts)
 

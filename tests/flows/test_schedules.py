@@ -10,7 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 
 from flows import schedules
 from flows.schedules import Scheduling, _scheduled, duration, schedule_of
@@ -30,6 +33,24 @@ Rml = Callable[..., tuple[int, str, str]]
 )
 def test_how_often(text: str, expected: timedelta):
     assert duration(text) == expected
+
+
+@given(st.integers(0, 10**30), st.sampled_from(sorted(schedules.UNITS)))
+@settings(max_examples=100, deadline=None)
+def test_how_often_is_from_ten_seconds_to_ten_years(number: int, unit: str):
+    wanted = number * schedules.UNITS[unit]
+    if 10 <= wanted <= 520 * 7 * 24 * 3600:
+        assert duration(f"{number}{unit}") == timedelta(seconds=wanted)
+    else:
+        with pytest.raises(Refused):
+            duration(f"{number}{unit}")
+
+
+@pytest.mark.parametrize("cron", ["0 3 * * 1", "*/5 * * * *", "0 0 29 2 *", "0 0 l * *", "@daily"])
+def test_when_by_the_clock(cron: str):
+    made = schedule_of(Scheduling("run.json", cron, None, "Europe/Vienna", None, "wait", {}))
+    assert isinstance(made, CronSchedule)
+    assert (made.cron, made.timezone) == (cron, "Europe/Vienna")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +82,21 @@ def test_how_often(text: str, expected: timedelta):
             "--timezone: is for --cron: an interval is as long everywhere\n"
             "    leave it out\n"
             '--every: "5s" is too often\n'
-            "    allowed: 10s or more",
+            "    allowed: 10s to 520w",
+        ),
+        (
+            None,
+            "9999999999w",
+            None,
+            '--every: "9999999999w" is too seldom\n    allowed: 10s to 520w',
+        ),
+        *(
+            (cron, None, None, f'--cron: "{cron}" does not fit\n    allowed: five fields, as "0 3 * * 1"')
+            for cron in ("0 0 3 * * 1", "0 0 1 1 * * 2030", "", "@reboot")
+        ),
+        *(
+            (cron, None, None, f'--cron: "{cron}" never fires: there is no such date\n    give it a date that comes')
+            for cron in ("0 0 30 2 *", "0 0 31 4,6 *")
         ),
     ],
 )
@@ -113,6 +148,40 @@ def test_a_deployment_that_only_has_the_word_in_its_name_is_no_schedule():
     names = ["retrain-a", "my-retrain-x", "retrain-b"]
     client: Any = SimpleNamespace(read_deployments=lambda **options: [SimpleNamespace(name=name) for name in names])
     assert [each.name for each in _scheduled(client)] == ["retrain-a", "retrain-b"]
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_all_schedules_are_found_however_many_the_server_lists_at_once(count: int):
+    names = [f"retrain-{number}" for number in range(count)]
+
+    def listed(**options: Any) -> list[Any]:
+        page = names[options["offset"] : options["offset"] + min(options["limit"], 200)]
+        return [SimpleNamespace(name=name) for name in page]
+
+    client: Any = SimpleNamespace(read_deployments=listed)
+    assert [each.name for each in _scheduled(client)] == names
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "removed"),
+    [
+        (["retrain-retrain-digits"], "retrain-digits", "retrain-retrain-digits"),
+        (["retrain-digits", "retrain-retrain-digits"], "retrain-digits", "retrain-retrain-digits"),
+        (["retrain-digits", "retrain-retrain-digits"], "digits", "retrain-digits"),
+        (["retrain-digits"], "retrain-digits", "retrain-digits"),
+    ],
+)
+def test_a_schedule_is_removed_by_its_name_and_else_by_its_deployments(
+    there: list[str], named: str, removed: str, monkeypatch: pytest.MonkeyPatch
+):
+    gone: list[str] = []
+    deployments = [SimpleNamespace(id=name, name=name, schedules=[], parameters={"champion": "/c"}) for name in there]
+    client = SimpleNamespace(read_deployments=lambda **_: deployments, delete_deployment=gone.append)
+    monkeypatch.setattr(schedules, "_runs", lambda *_: [])
+    monkeypatch.setattr(schedules, "server", lambda: nullcontext(client))
+    assert schedules.remove(named) == [f"rml/{removed} is removed; its champion stays in /c"]
+    assert gone == [removed]
 
 
 @pytest.mark.parametrize("begun", [False, True])
