@@ -84,4 +84,5 @@ def not_inside(file: str, inside: str, names: list[str]) -> RunFailed:
 
 def reason(error: Exception) -> str:
     """What a library says of a file, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split()) or type(error).__name__

@@ -204,3 +204,13 @@ def test_folders_of_rounds_that_are_links_are_refused_and_left_alone(tmp_path: P
         f"{place} is a link, and rounds are removed with all that is in them: put a folder there"
     )
     assert (outside / "0001" / "kept").exists()
+
+
+def test_a_history_that_leads_elsewhere_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "other.jsonl").write_text('{"round": 7}\n')
+    champions = Champions(tmp_path / "champion")
+    champions.folder.mkdir()
+    (champions.folder / HISTORY).symlink_to(tmp_path / "other.jsonl")
+    monkeypatch.setenv("RML_ROOTS", str(champions.folder))
+    with pytest.raises(RunFailed, match=r"history\.jsonl: it leads to [^\n]*/other\.jsonl, which is not below"):
+        champions.history()

@@ -99,6 +99,32 @@ def test_a_supervisor_that_is_killed_is_followed_by_another(service: Any) -> Non
     assert len(servers) == 1
 
 
+def test_a_server_that_does_not_come_back_takes_nobody_along(service: Any) -> None:
+    """Its port is somebody else's meanwhile: the workers, and with them their runs, go on."""
+    workers = {name: service.pid(name) for name in ("gpu", "cpu")}
+    port = int(service.url.rpartition(":")[2])
+    os.kill(service.pid("server"), signal.SIGKILL)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        until(lambda: _bound(other, port))
+        other.listen()
+        failed = service.run("rml", "up")
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert failed.stderr.startswith("the Prefect server does not start: its port was taken meanwhile; ")
+        assert {name: service.pid(name) for name in workers} == workers
+    again = service.run("rml", "up")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert {name: service.pid(name) for name in workers} == workers
+
+
+def _bound(to_be: socket.socket, port: int) -> bool:
+    try:
+        to_be.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
 def long_run(classification: dict[str, Any], folder: Path) -> dict[str, Any]:
     """So many epochs that it is in progress whenever it is looked at."""
     section: dict[str, Any] = classification["neural_network"]

@@ -278,3 +278,61 @@ def test_a_network_that_is_no_network_is_not_said(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         load("passwd", "neural_network.layers", tmp_path)
     assert "root:" not in str(refused.value)
+
+
+def test_a_zarr_store_whose_name_is_a_chain_is_that_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsspec would read `st`, which is a link that leads outside."""
+    import zarr
+
+    root = tmp_path / "root"
+    for folder, value in ((root / "st::a", 1.0), (tmp_path / "out", 77.0)):
+        zarr.create_array(folder, shape=(1, 4, 4), dtype="f4", fill_value=value)
+    (root / "st").symlink_to(tmp_path / "out")
+    for roots in (None, str(root)):
+        if roots:
+            monkeypatch.setenv("RML_ROOTS", roots)
+        item = Item(str(root / "st::a"), "")
+        assert DATA_TYPES["zarr"].reader.read(item, Form("zarr")).max() == 1
+
+
+def test_a_chunk_that_becomes_a_link_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zarr
+
+    (tmp_path / "secret").write_bytes(b"TOPSECRET" * 8)
+    store = tmp_path / "root" / "store"
+    array = zarr.create_array(store, shape=(1, 4, 4), dtype="f4", compressors=None, chunks=(1, 4, 4))
+    array[:] = 1.0
+    monkeypatch.setenv("RML_ROOTS", str(tmp_path / "root"))
+    reader, item = DATA_TYPES["zarr"].reader, Item(str(store), "")
+    volume = reader.volume(item, 1 << 20)
+    box = (slice(0, 1), slice(0, 4), slice(0, 4))
+    (chunk,) = (path for path in store.rglob("*") if path.is_file() and path.suffix != ".json")
+    chunk.unlink()
+    chunk.symlink_to(tmp_path / "secret")
+    for step in (lambda: reader.read(item, Form("zarr")), lambda: volume.read(box)):
+        with pytest.raises(RunFailed, match=r"cannot be read: it leads to [^\n]*/secret, which is not below"):
+            step()
+
+
+def test_weights_are_those_of_the_file_that_was_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that is changed between the look and the reading leads nowhere else."""
+    from rml_core.checkpoints import torch_files
+
+    for name, value in (("own", 1.0), ("other", 2.0)):
+        (tmp_path / name).mkdir()
+        torch.save({"dense.weight": torch.full((2, 2), value)}, tmp_path / name / "weights.pt")
+    link = tmp_path / "own" / "link.pt"
+    link.symlink_to("weights.pt")
+    monkeypatch.setenv("RML_ROOTS", str(tmp_path / "own"))
+    real = torch.load
+
+    def swapped(*arguments: Any, **options: Any) -> Any:
+        link.unlink()
+        link.symlink_to(tmp_path / "other" / "weights.pt")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch_files.torch, "load", swapped)
+    (held,) = weights_of(link, "here").held
+    assert held.weights[0][1].max() == 1
+    with pytest.raises(Refused, match="which is not below"):
+        weights_of(link, "here")

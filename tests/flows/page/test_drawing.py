@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,3 +26,10 @@ def test_it_is_the_picture_of_the_report():
 def test_what_goes_wrong_there_is_said():
     with pytest.raises(RuntimeError, match=r"^the curves are not drawn: KeyError: 'epoch'$"):
         drawing.drawn([{"train_loss": 1.0}], Gallery(), (), "")
+
+
+def test_what_lies_in_the_working_directory_is_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "matplotlib.py").write_text("open('proof', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    assert drawing.drawn(HISTORY, Gallery(), (), "").startswith(b"\x89PNG")
+    assert not (tmp_path / "proof").exists()

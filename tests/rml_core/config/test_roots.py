@@ -183,3 +183,17 @@ def test_what_is_written_is_looked_at_where_it_leads(tmp_path: Path, monkeypatch
         f'neural_network.debug: "{tmp_path}/network.dot" {outside}\n{rest}'
     )
     assert not (tmp_path / "other.txt").exists()
+
+
+def test_folders_within_that_of_tensorboard_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "root"
+    (root / "watched").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (root / "watched" / "batches").symlink_to(tmp_path / "other")
+    _set(monkeypatch, root)
+    with pytest.raises(Refused) as refused:
+        Places(None, None, None, None, tensorboard=root / "watched").make()
+    assert str(refused.value) == (
+        f'neural_network.tensorboard: "{root}/watched/batches" leads to {tmp_path}/other, which is outside of what may '
+        f"be read and written here\n    allowed: below {root} (RML_ROOTS)\n    {REMEDY}"
+    )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,13 @@ def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path: Path, mon
     assert str(failed.value) == f"{path}: No space left on device; the logs are there"
     assert path.read_bytes() == b"earlier"
     assert [each.name for each in tmp_path.iterdir()] == ["out_report.png"]
+
+
+def test_a_link_beside_a_file_is_not_written_through(tmp_path: Path):
+    (tmp_path / "precious").write_text("precious")
+    for name in (".out_report.png", f".out_report.png.{os.getpid()}"):
+        (tmp_path / name).symlink_to("precious")
+    log.put(tmp_path / "out_report.png", b"new")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "out_report.png").read_bytes() == b"new"
+    assert not (tmp_path / "out_report.png").is_symlink()
