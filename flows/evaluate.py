@@ -9,6 +9,7 @@ from prefect import flow
 from flows import attempt, stores
 from flows.evaluation import Given, evaluation, figures_of
 from flows.page.shown import page
+from flows.parameters import refuse_base
 from flows.phases import execute
 from flows.rml import AsTasks, RunFile, _log_to_server
 from rml_core.config.limits import memory_limit
@@ -49,7 +50,7 @@ def evaluate(
     _log_to_server()
     with page("prefect deployment run rml/evaluate --params FILE") as shown, attempt.made() as now:
         stores.use()
-        collect(threads, memory_limit, lambda: check_address(scheduler))
+        collect(threads, memory_limit, lambda: check_address(scheduler), lambda: refuse_base(base))
         given = Given(
             checkpoint, test_input_path, test_target_path, test_batch_size, outfile, test_output_path, hdf5_outfile
         )

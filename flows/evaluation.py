@@ -69,7 +69,7 @@ def evaluation(
     Raises:
         Refused: with every problem.
     """
-    problems = list(_contradictions(given, section))
+    problems = list(contradictions(given, section))
     if base is None:
         paths = {name: getattr(given, name) for name in PLACES if isinstance(getattr(given, name), str)}
         found = (without_base(path, name, origin) for name, path in paths.items())
@@ -167,7 +167,8 @@ def header_of(checkpoint: str, base: AnyPath | str | None) -> Mapping[str, Any]:
     return saved
 
 
-def _contradictions(given: Given, section: Mapping[str, Any] | None) -> list[Problem]:
+def contradictions(given: Given, section: Mapping[str, Any] | None) -> list[Problem]:
+    """What is wrong whatever the checkpoint and the data are."""
     problems = []
     for field in fields(given):
         value = getattr(given, field.name)

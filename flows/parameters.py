@@ -12,7 +12,7 @@ from typing import Any
 from rml_core.check import Collected, check, check_resume, check_without_data
 from rml_core.config.problem import Problem, Refused, shown
 from rml_core.config.section import parse
-from rml_core.config.trust import Origin, Reading
+from rml_core.config.trust import Origin, Reading, here, without_base
 from rml_core.run import ROOT, read, read_json
 from tasks.cluster import check_address
 from tasks.ranks import refuse_several
@@ -61,20 +61,25 @@ def _train(asked: Asked) -> tuple[str, ...]:
 
 
 def _evaluate(asked: Asked) -> tuple[str, ...]:
-    from flows.evaluation import PLACES, Given, evaluating, evaluation
+    from flows.evaluation import PLACES, Given, contradictions, evaluating, evaluation
 
     section = asked.parameters.get(ROOT)
     given = Given(**asked.of(*PLACES))
-    if asked.with_data and (section is None or isinstance(section, Mapping)):
+    is_section = isinstance(section, Mapping)
+    if asked.with_data and (section is None or is_section):
         return evaluation(given, section, asked.base, asked.app, SENT).warnings
+    collected = Collected()
+    collected.problems += contradictions(given, section) if section is None or is_section else []
     if section is not None:
-        made = evaluating(section, given) if isinstance(section, Mapping) else section
-        check_without_data(read({ROOT: made}, asked.base, SENT), asked.app)
+        run = collected.of(read, {ROOT: evaluating(section, given) if is_section else section}, asked.base, SENT)
+        if run is not None:
+            collected.of(check_without_data, run, asked.app)
+    collected.end()
     return ()
 
 
 def _retrain(asked: Asked) -> tuple[str, ...]:
-    from flows.retraining import Retraining, planned
+    from flows.retraining import Retraining
 
     collected = Collected()
     wanted = collected.of(parse, Retraining, asked.of(*Retraining.model_fields), "")
@@ -86,12 +91,13 @@ def _retrain(asked: Asked) -> tuple[str, ...]:
             remedy = "give the file's path, or its content as neural_network"
             collected.problems.append(Problem(RUN_FILE, what, remedy=remedy))
     else:
-        warnings = collected.of(_round, asked, planned, wanted or Retraining(), file, section) or ()
+        warnings = collected.of(_round, asked, wanted or Retraining(), file, section) or ()
     collected.end()
     return warnings
 
 
-def _round(asked: Asked, planned: Any, wanted: Any, file: Any, section: Any) -> tuple[str, ...]:
+def _round(asked: Asked, wanted: Any, file: Any, section: Any) -> tuple[str, ...]:
+    from flows.retraining import planned, planned_without_data
     from rml_core.config.paths import folder_of
 
     if file is not None and not (asked.with_data and isinstance(file, str)):
@@ -99,10 +105,26 @@ def _round(asked: Asked, planned: Any, wanted: Any, file: Any, section: Any) -> 
     mapping = {ROOT: section} if file is None else read_json(file)
     base = asked.base if file is None or asked.of("base") else folder_of(file)
     if asked.with_data:
-        warnings: tuple[str, ...] = planned(wanted, mapping, base, asked.app, None, SENT).checked.warnings
-        return warnings
-    check_without_data(read(mapping, base, SENT), asked.app)
+        return planned(wanted, mapping, base, asked.app, None, SENT).checked.warnings
+    planned_without_data(wanted, mapping, base, asked.app, SENT)
     return ()
+
+
+def refuse_base(base: Any, origin: Origin | None = None) -> None:
+    """Raises `Refused` where a worker has no such folder: a relative one would be in a folder that goes with the run.
+    `origin`: as `without_base` takes it."""
+    if not isinstance(base, str):
+        return
+    found = problem_of_nul(base, "base") or Reading(None, origin or here()).problem(base, "base")
+    if found is None and (found := without_base(base, "base", origin)) is not None:
+        found = replace(found, remedy="give it as an absolute path, or a URL")
+    if found is not None:
+        raise Refused([found])
+
+
+def problem_of_nul(path: str, where: str) -> Problem | None:
+    """Why no file can have the name `path`; None: one can."""
+    return Problem(where, f"{shown(path)} has a NUL character", remedy="take it out") if "\0" in path else None
 
 
 def problems_of(asked: Asked, kind: Kind) -> list[Problem]:
@@ -110,7 +132,7 @@ def problems_of(asked: Asked, kind: Kind) -> list[Problem]:
     problems = []
     for name, given in asked.parameters.items():
         if name in kind.paths and isinstance(given, str):
-            problem = Reading(asked.base, SENT).problem(given, name)
+            problem = problem_of_nul(given, name) or Reading(asked.base, SENT).problem(given, name)
             problems += [problem] if problem is not None else []
         if name in ("app", *kind.paths) and not isinstance(given, str):
             problems.append(Problem(name, f"{shown(given)} is not a string"))

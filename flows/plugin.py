@@ -11,17 +11,18 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefect.plugins import register_hook
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from prefect.plugins import HookContext
 
 DEPLOYMENT = re.compile(r"rml/(train|evaluate|retrain(?:-.+)?)")
 # Options that take no value of their own; every other one takes the next word.
 FLAGS = ("--watch", "--no-watch", "--help", "-h", "--version")
-TAKES_NEXT = ("-p", "-jv")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,25 @@ class Asked:
     given: str
     index: int
     profile: str | None
-    overrides: tuple[str, ...]
+    overrides: tuple[Override, ...]
 
-    def with_parameters(self, words: list[str], text: str) -> list[str]:
+    def with_parameters(self, words: list[str], text: str, taken: Collection[str] = ()) -> list[str]:
+        """The command line with the JSON `text`, and without those overrides that it has taken in: Prefect would put
+        them in again as they were typed."""
         joined = f"--params={text}" if words[self.index].startswith("--params=") else text
-        return [*words[: self.index], joined, *words[self.index + 1 :]]
+        left = {place for each in self.overrides if each.key in taken for place in each.places}
+        return [joined if at == self.index else word for at, word in enumerate(words) if at not in left]
+
+
+class Override(NamedTuple):
+    """`KEY=VALUE` of `--param`, and the places of its words."""
+
+    text: str
+    places: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        return self.text.partition("=")[0]
 
 
 def asked(words: list[str]) -> Asked | None:
@@ -47,7 +62,7 @@ def asked(words: list[str]) -> Asked | None:
         return None
     names: list[str] = []
     params: list[tuple[int, str]] = []
-    overrides: list[str] = []
+    overrides: list[Override] = []
     index, plain = start + 2, False
     while index < len(words):
         word = words[index]
@@ -57,13 +72,12 @@ def asked(words: list[str]) -> Asked | None:
         elif word == "--":
             plain = True
         elif word.startswith("-p") and word != "-p":
-            overrides.append(word[2:].removeprefix("="))
+            overrides.append(Override(word[2:].removeprefix("="), (index,)))
         elif equals or word in FLAGS or word.startswith(("--no-", "--empty-")) or _is_short(word):
-            place = index
-            _take(name, value, place, names, params, overrides)
+            _take(name, value, (index,), names, params, overrides)
         elif index + 1 < len(words):
             index += 1
-            _take(name, words[index], index, names, params, overrides)
+            _take(name, words[index], (index - 1, index), names, params, overrides)
         index += 1
     if len(names) != 1 or len(params) != 1 or (found := DEPLOYMENT.fullmatch(names[0])) is None:
         return None
@@ -86,16 +100,21 @@ def _command(words: list[str]) -> tuple[int, str | None]:
 
 
 def _is_short(word: str) -> bool:
-    return not word.startswith("--") and word not in TAKES_NEXT
+    return not word.startswith("--") and word != "-p"
 
 
 def _take(
-    name: str, value: str, index: int, names: list[str], params: list[tuple[int, str]], overrides: list[str]
+    name: str,
+    value: str,
+    places: tuple[int, ...],
+    names: list[str],
+    params: list[tuple[int, str]],
+    overrides: list[Override],
 ) -> None:
     if name == "--params":
-        params.append((index, value))
+        params.append((places[-1], value))
     elif name in ("--param", "-p"):
-        overrides.append(value)
+        overrides.append(Override(value, places))
     elif name == "--name":
         names.append(value)
 
@@ -118,11 +137,10 @@ def setup_environment(*, ctx: HookContext) -> None:
         return
     from flows.submission import parameters_for_prefect
 
-    text = parameters_for_prefect(
-        request.deployment, request.given, request.overrides, _api_url(request.profile, ctx.api_url)
-    )
-    if text is not None:
-        sys.argv[1:] = request.with_parameters(sys.argv[1:], text)
+    overrides = [each.text for each in request.overrides]
+    url = _api_url(request.profile, ctx.api_url)
+    text, taken = parameters_for_prefect(request.deployment, request.given, overrides, url)
+    sys.argv[1:] = request.with_parameters(sys.argv[1:], text, taken)
 
 
 def _api_url(profile: str | None, usual: str | None) -> str | None:

@@ -18,6 +18,7 @@ from flows import attempt, stores
 from flows.champion import PROMOTED, Row
 from flows.markdown import plain
 from flows.page.shown import page
+from flows.parameters import problem_of_nul, refuse_base
 from flows.retraining import Ended, Planned, Retraining, planned, retrained
 from flows.rml import AsTasks, RunFile, _log_to_server
 from rml_core.config.limits import memory_limit
@@ -115,8 +116,10 @@ def plan_of(
 
     def placed() -> None:
         paths = {"run_file": run_file, "champion": options.get("champion") if run_file is None else None}
-        found = [without_base(path, name, origin) for name, path in paths.items() if isinstance(path, str)]
-        if base is None and any(found):
+        texts = {name: path for name, path in paths.items() if isinstance(path, str)}
+        found = [without_base(path, name, origin) if base is None else None for name, path in texts.items()]
+        found += [problem_of_nul(run_file, "run_file") if isinstance(run_file, str) else None]
+        if any(found):
             raise Refused(problem for problem in found if problem is not None)
 
     def whole() -> None:
@@ -125,7 +128,7 @@ def plan_of(
             retraining = wanted[0] if wanted else Retraining()
             collected.append(planned(retraining, mappings[0], folder, app, scheduler, origin))
 
-    placed()
+    collect(placed, lambda: refuse_base(base, origin))
     collect(parsed, given, *checks, whole)
     return collected[0]
 

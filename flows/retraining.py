@@ -19,7 +19,7 @@ from flows.data_identity import Holdings, changes, holdings
 from flows.judging import Metric
 from flows.phases import Outcome
 from flows.training import Do
-from rml_core.check import Checked, Collected, check
+from rml_core.check import Checked, Collected, check, check_without_data
 from rml_core.checkpoints import native
 from rml_core.config.names import OneOf, wrong
 from rml_core.config.paths import is_url, resolve
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 
 def _folder(given: str) -> str:
+    if "\0" in given:
+        raise wrong(f"{shown(given)} has a NUL character", "the name of a folder")
     if is_url(given):
         what = f"{shown(given)} is behind a URL, where no champion can be put in the other's place at once"
         raise wrong(what, "a folder of this machine, or one that it shares with others")
@@ -106,22 +108,8 @@ def planned(
     Raises:
         Refused: with every problem.
     """
-    collected = Collected()
-    folder = collected.of(folder_of_champion, wanted.champion, base)
-    run = collected.of(read, mapping, base, origin)
-    if run is None:
-        raise Refused(collected.problems)
+    folder, run, collected = _begun(wanted, mapping, base, origin)
     file = run.file
-    if file.data.input_path is None:
-        what = "is missing: there is nothing to train on"
-        collected.problems.append(Problem(f"{ROOT}.data.input_path", what))
-    if file.data.validation_split is not None:
-        what = "holds other samples out as the data grow, some of which the champion was trained on"
-        remedy = "keep test samples apart, and name them with test_input_path"
-        collected.problems.append(Problem(f"{ROOT}.data.validation_split", what, remedy=remedy))
-    elif file.data.test_input_path is None:
-        what = "is missing: champion and challenger are compared on test samples"
-        collected.problems.append(Problem(f"{ROOT}.data.test_input_path", what))
     checked = collected.of(check, run, app) if file.data.input_path is not None else None
     metric = None
     if checked is not None and checked.test is not None and file.data.validation_split is None:
@@ -138,6 +126,41 @@ def planned(
     assert metric is not None
     assert folder is not None
     return Planned(wanted, run, checked, metric, Champions(folder), scheduler)
+
+
+def planned_without_data(
+    wanted: Retraining, mapping: Mapping[str, Any], base: Any, app: str | None, origin: Origin | None = None
+) -> Path:
+    """As `planned`, where the data files are not seen from here; gives the champion's folder. Raises `Refused`."""
+    folder, run, collected = _begun(wanted, mapping, base, origin)
+    collected.of(check_without_data, run, app)
+    collected.end()
+    assert folder is not None
+    return folder
+
+
+def _begun(
+    wanted: Retraining, mapping: Mapping[str, Any], base: Any, origin: Origin | None
+) -> tuple[Path | None, Run, Collected]:
+    """The champion's folder, the run file, and what is wrong with them whatever the data are. Raises `Refused` where
+    there is no run file to go on with."""
+    collected = Collected()
+    folder = collected.of(folder_of_champion, wanted.champion, base)
+    run = collected.of(read, mapping, base, origin)
+    if run is None:
+        raise Refused(collected.problems)
+    data = run.file.data
+    if data.input_path is None:
+        what = "is missing: there is nothing to train on"
+        collected.problems.append(Problem(f"{ROOT}.data.input_path", what))
+    if data.validation_split is not None:
+        what = "holds other samples out as the data grow, some of which the champion was trained on"
+        remedy = "keep test samples apart, and name them with test_input_path"
+        collected.problems.append(Problem(f"{ROOT}.data.validation_split", what, remedy=remedy))
+    elif data.test_input_path is None:
+        what = "is missing: champion and challenger are compared on test samples"
+        collected.problems.append(Problem(f"{ROOT}.data.test_input_path", what))
+    return folder, run, collected
 
 
 def folder_of_champion(given: str, base: Any) -> Path:

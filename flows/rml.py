@@ -21,6 +21,7 @@ from flows import attempt, stores
 from flows.console import OF_MANY
 from flows.form import section_schema
 from flows.page.shown import page
+from flows.parameters import refuse_base
 from flows.phases import Outcome, execute
 from flows.submission import within_limit
 from rml_core.check import Checked, check, check_resume
@@ -115,7 +116,7 @@ def rml(
     with page() as shown, attempt.made() as now:
         stores.use()
         given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
-        collect(threads, memory_limit, *given)
+        collect(threads, memory_limit, *given, lambda: refuse_base(base))
         checked = check(read({ROOT: neural_network}, base), app)
         outcome = execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now)
         shown.done(outcome)

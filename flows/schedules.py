@@ -35,15 +35,15 @@ from prefect.server.schemas.schedules import CronSchedule as ServerCron
 from pydantic import ValidationError
 
 from flows import retrain
-from flows.retraining import Retraining, folder_of_champion
+from flows.retraining import Retraining, planned_without_data
 from flows.submission import is_here
 from flows.watching import api_url, server
-from rml_core.check import check_without_data
-from rml_core.config.paths import is_url, resolve
+from rml_core.check import Collected
+from rml_core.config.paths import folder_of, is_url, resolve
 from rml_core.config.problem import Problem, Refused, collect, listed, nearest, shown
 from rml_core.config.section import parse
 from rml_core.config.trust import Origin
-from rml_core.run import read
+from rml_core.run import read_json
 
 FLOW, RETRAIN, PREFIX = "rml", "rml/retrain", "retrain-"
 OVERLAP = {"wait": ConcurrencyLimitStrategy.ENQUEUE, "skip": ConcurrencyLimitStrategy.CANCEL_NEW}
@@ -216,9 +216,13 @@ def _champion(given: Scheduling) -> Path:
     try:
         if is_here(api_url()):
             return retrain.plan_of(given.options, None, given.file, origin=Origin.SENT).champions.folder
-        run = read(given.file, origin=Origin.SENT)
-        check_without_data(run)
-        return folder_of_champion(parse(Retraining, given.options, "").champion, run.base)
+        collected = Collected()
+        wanted = collected.of(parse, Retraining, given.options, "")
+        mapping, base = read_json(given.file), folder_of(given.file)
+        folder = collected.of(planned_without_data, wanted or Retraining(), mapping, base, None, Origin.SENT)
+        collected.end()
+        assert folder is not None
+        return folder
     except Refused as refused:
         options = {name: f"--{name.replace('_', '-')}" for name in Retraining.model_fields}
         raise Refused(

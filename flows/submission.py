@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from flows.command_line import place, say_problems
-from flows.parameters import KINDS, Asked, Kind, kind_of, problems_of
+from flows.parameters import KINDS, RUN_FILE, Asked, Kind, kind_of, problem_of_nul, problems_of
 from rml_core.check import Collected
-from rml_core.config.paths import folder_of, is_path_field, resolve
+from rml_core.config.paths import folder_of, is_path_field, is_url, resolve
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 from rml_core.config.remote import text_of
 from rml_core.config.section import keys_of
-from rml_core.config.trust import PREFIX, expanded_to_send, is_of_worker, variables, with_secret
+from rml_core.config.trust import VARIABLE, expanded_to_send, is_of_worker, variables, with_secret
 from rml_core.run import ROOT, RunFile, json_of, read_json, root_of, with_settings
 from tasks.load import cache_folder
 
@@ -81,10 +81,10 @@ def parameters_of(
     """
     kind = kind_of(deployment)
     collected = Collected()
-    mapping = _known(given.mapping, kind, collected)
-    if settings and (changed := collected.of(with_settings, {ROOT: mapping.get(ROOT)}, list(settings))) is not None:
-        mapping = {**mapping, **changed}
-    mapping |= {key: value for key, value in (overrides or {}).items() if key in kind.names}
+    put_in = {key: value for key, value in (overrides or {}).items() if key in kind.names}
+    mapping = _known(given.mapping, kind, put_in, collected)
+    changed = collected.of(_changed, given.name, mapping, settings) if settings else None
+    mapping |= changed or {}
     sent = {key: value for key, value in mapping.items() if value is not None}
     base = collected.of(_base, sent.get("base"), given.folder) or given.folder
     if isinstance(sent.get(ROOT), dict):
@@ -92,9 +92,10 @@ def parameters_of(
     for key in kind.paths:
         if isinstance(sent.get(key), str):
             sent[key] = expanded_to_send(sent[key])
-            if key in KINDS["retrain"].paths and PREFIX not in sent[key]:
-                # A run file elsewhere has a base of its own.
-                sent[key] = text_of(collected.of(resolve, sent[key], given.folder) or given.folder)
+            if key in KINDS["retrain"].paths and not _has_of_worker(sent[key]) and "\0" not in sent[key]:
+                # Where the run file lies is no matter of the folder that what stands in it is against.
+                against = given.folder if key == RUN_FILE else base
+                sent[key] = text_of(collected.of(resolve, sent[key], against) or given.folder)
     scheduled = deployment not in KINDS
     sends_base = ROOT in sent or deployment == "evaluate" or "base" in sent
     if sends_base and (problem := with_secret(text_of(base), "base")) is not None:
@@ -113,39 +114,58 @@ def parameters_of(
     return Submitted(within_limit(sent), warnings)
 
 
-def _known(mapping: Any, kind: Kind, collected: Collected) -> dict[str, Any]:
-    """The parameters of `mapping`, with a problem for each other key. Raises `Refused` where it is none, or where what
-    belongs under `neural_network` stands beside it."""
-    if not isinstance(mapping, Mapping) or (ROOT not in mapping and (kind.needs_file or _is_section(mapping, kind))):
+def _known(mapping: Any, kind: Kind, overrides: Mapping[str, Any], collected: Collected) -> dict[str, Any]:
+    """The parameters of `mapping`, and those that come before them, with a problem for each other key. Raises `Refused`
+    where it is none, or where what belongs under `neural_network` stands beside it."""
+    lacks_file = isinstance(mapping, Mapping) and ROOT not in mapping and overrides.get(ROOT) is None
+    if not isinstance(mapping, Mapping) or (lacks_file and (kind.needs_file or _is_section(mapping, kind))):
         root_of(mapping)
     collected.problems += [
         Problem(key, "unknown key", listed(kind.names), nearest(key, kind.names))
         for key in mapping
         if key not in kind.names
     ]
-    return {key: value for key, value in mapping.items() if key in kind.names}
+    return {key: value for key, value in mapping.items() if key in kind.names} | dict(overrides)
+
+
+def _changed(name: str, mapping: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The run file with what `--set` says of it. Raises `Refused`."""
+    if mapping.get(ROOT) is None:
+        what = f"changes the run file, and none stands in {name}"
+        remedy = f"put its content there as {ROOT}; what else stands in the file is changed there"
+        raise Refused([Problem("--set", what, remedy=remedy)])
+    return with_settings({ROOT: mapping[ROOT]}, list(settings))
 
 
 def _named(problem: Problem, options: Mapping[str, Any]) -> Problem:
     """What the checks of commands call an option is a parameter, unless it was given as an option."""
     name = problem.where.removeprefix("--")
-    return problem if problem.where == name else replace(problem, where=f"--{name}" if name in options else name)
+    if problem.where == name or not any(name in kind.names for kind in KINDS.values()):
+        return problem
+    return replace(problem, where=f"--{name}" if name in options else name)
 
 
 def _is_section(mapping: Mapping[str, Any], kind: Kind) -> bool:
     return set(mapping) <= set(keys_of(RunFile)) and not set(mapping) <= set(kind.names)
 
 
-def parameters_for_prefect(deployment: str, given: str, overrides: Sequence[str], api_url: str | None) -> str:
-    """The JSON text that `prefect deployment run` is handed for `--params GIVEN`; where it is refused, says every
-    problem on standard error and ends the process with exit status 2.
+def parameters_for_prefect(
+    deployment: str, given: str, overrides: Sequence[str], api_url: str | None
+) -> tuple[str, set[str]]:
+    """The JSON text that `prefect deployment run` is handed for `--params GIVEN`, and the names of those `overrides`
+    that it has taken in; where it is refused, says every problem on standard error and ends the process with exit
+    status 2.
 
     `given`: a file, JSON text, or `-` for standard input. `overrides`: what `--param` names, which comes before it.
     """
-    name = given if _names_file(given) else "standard input" if given == "-" else "--params"
+    name = given if given.strip() and _names_file(given) else "standard input" if given == "-" else "--params"
     try:
+        if not given.strip():
+            allowed = "a run file, a path or a URL; JSON text; or - for standard input"
+            raise Refused([Problem("--params", "is empty", allowed)])
         if given == "-":
-            submitted = from_text(sys.stdin.read(), name)
+            # A mark of the byte order, as some programs write it, is none of the text.
+            submitted = from_text(sys.stdin.read().removeprefix("\ufeff"), name)
         elif name == given:
             submitted = from_file(place(given))
         else:
@@ -153,7 +173,7 @@ def parameters_for_prefect(deployment: str, given: str, overrides: Sequence[str]
         known = _known_overrides(overrides, deployment)
         made = parameters_of(submitted, deployment, overrides=known, with_data=is_here(api_url))
         say_warnings(name, made)
-        return json.dumps(made.parameters)
+        return json.dumps(made.parameters), {key for key in known if key in made.parameters}
     except Refused as refused:
         say_problems(name, refused)
         raise SystemExit(2) from None
@@ -216,7 +236,7 @@ def _known_overrides(texts: Sequence[str], deployment: str) -> dict[str, Any]:
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")
-        if equals and key in kind_of(deployment).names and key != ROOT:
+        if equals and key in kind_of(deployment).names:
             with suppress(ValueError):
                 value = json.loads(value)
             found[key] = value
@@ -240,7 +260,18 @@ def _base(given: Any, folder: Any) -> Any:
         raise Refused(
             [Problem("base", f"{shown(given)} is not a string", "the folder that relative paths are against")]
         )
-    return resolve(given, folder)
+    if (problem := problem_of_nul(given, "base")) is not None:
+        raise Refused([problem])
+    given = expanded_to_send(given)
+    if not _has_of_worker(given):
+        return resolve(given, folder)
+    # Only the worker knows which folder it is.
+    begins = VARIABLE.match(given) is not None or is_url(given) or os.path.isabs(given)
+    return given if begins else f"{text_of(folder).rstrip('/')}/{given}"
+
+
+def _has_of_worker(path: str) -> bool:
+    return any(is_of_worker(name) for name in variables(path))
 
 
 def paths_of(section: Any, model: type[BaseModel] = RunFile) -> Iterator[tuple[dict[str, Any], str]]:
@@ -260,7 +291,7 @@ def _of_worker(sent: Mapping[str, Any]) -> bool:
     """Some path is where a variable of the worker says."""
     texts = [held[key] for held, key in paths_of(sent.get(ROOT))]
     texts += [value for value in sent.values() if isinstance(value, str)]
-    return any(is_of_worker(name) for text in texts for name in variables(text))
+    return any(map(_has_of_worker, texts))
 
 
 def expanded(section: dict[str, Any]) -> dict[str, Any]:
@@ -281,7 +312,10 @@ def within_limit(parameters: dict[str, Any]) -> dict[str, Any]:
     """
     if size_of(parameters) <= MOST_PARAMETER_BYTES:
         return parameters
-    section = parameters[ROOT]
+    section = parameters.get(ROOT)
+    if not isinstance(section, dict) or "layers" not in section:
+        what = f"have {size_of(parameters):,} bytes of JSON"
+        raise Refused([Problem("parameters", what, f"{MOST_PARAMETER_BYTES:,} bytes, which Prefect takes")])
     text = json.dumps(section["layers"])
     smaller = {**parameters, ROOT: {**section, "layers": str(_kept(text))}}
     if (size := size_of(smaller)) > MOST_PARAMETER_BYTES:

@@ -105,10 +105,19 @@ def test_a_command_line_is_read_as_prefect_reads_it(parts: list[list[str]]):
     assert (found is not None) == (name is not None and params is not None)
     if found is not None:
         assert (f"rml/{found.deployment}", found.given) == (name, params)
-        assert list(found.overrides) == (bound.arguments.get("params") or [])
+        assert [each.text for each in found.overrides] == (bound.arguments.get("params") or [])
         handed = found.with_parameters(["deployment", *words], '{"a": 1}')
         _, again, *_ = deployment_app.parse_args(handed[1:], exit_on_error=False, print_error=False)
         assert again.arguments == {**bound.arguments, "multiparams": '{"a": 1}'}
+        handed = found.with_parameters(["deployment", *words], '{"a": 1}', ["a"])
+        _, again, *_ = deployment_app.parse_args(handed[1:], exit_on_error=False, print_error=False)
+        left = [text for text in bound.arguments.get("params") or [] if text != "a=1"]
+        assert (again.arguments.get("params") or []) == left
+        rest = {key: value for key, value in bound.arguments.items() if key != "params"}
+        assert {key: value for key, value in again.arguments.items() if key != "params"} == {
+            **rest,
+            "multiparams": '{"a": 1}',
+        }
 
 
 def test_the_profile_of_the_command_is_found():
@@ -137,6 +146,21 @@ def test_a_file_is_replaced_by_the_parameters_that_it_makes(
     assert words[:4] == ["deployment", "run", "rml/train", "--params"]
     assert words[5:] == ["--watch"]
     assert json.loads(words[4]) == {**classification, "base": str(tmp_path)}
+
+
+def test_what_is_named_with_p_is_handed_on_as_it_was_taken(
+    monkeypatch: pytest.MonkeyPatch, classification: dict[str, Any], run_file: Callable[..., Path], tmp_path: Path
+):
+    """Prefect would put it in as it was typed: a folder that is relative to nothing the worker knows."""
+    path = run_file(classification)
+    words = _hook(
+        monkeypatch, "deployment", "run", "rml/train", "-p", "base=below", "--params", str(path), "-presume=auto",
+        "--param=app=null", "-p", "mine=1",
+    )  # fmt: skip
+    assert json.loads(words[4]) == {**classification, "base": str(tmp_path / "below"), "resume": "auto"}
+    assert [*words[:4], *words[5:]] == [
+        "deployment", "run", "rml/train", "--params", "--param=app=null", "-p", "mine=1",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("program", ["/usr/bin/rml", "/usr/bin/pytest", "/usr/bin/prefect-worker"])

@@ -16,6 +16,10 @@ import cv2
 import jsonschema
 import pytest
 
+from flows.parameters import refuse_base
+from flows.retrain import plan_of
+from rml_core.config.problem import Refused
+
 RML = Path(sys.executable).with_name("rml")
 
 
@@ -162,6 +166,42 @@ def test_a_flow_that_no_command_started_logs_to_its_server_but_not_each_of_many_
     assert epochs[0] == "epoch 1"
     assert epochs.count("epoch 101") == 1
     assert len(epochs) == len(set(epochs)) < 101
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("data", 'base: "data" is relative, and nothing says to which folder\n    REMEDY'),
+        ("$RML_DATA", 'base: "$RML_DATA" is relative, and nothing says to which folder\n    REMEDY'),
+        (
+            "$RML_NONE",
+            'base: "$RML_NONE": $RML_NONE is not set on this worker\n'
+            "    allowed: variables whose names begin with RML_, set where the worker runs\n"
+            "    set it where the worker is started, or write the path out",
+        ),
+        ("$RML_FOLDER", None),
+        ("/data", None),
+        ("s3://bucket/data", None),
+        (None, None),
+    ],
+)
+def test_a_worker_takes_no_folder_that_is_relative_to_its_own(
+    base: str | None, message: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    refuse_base("data")
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "id")
+    monkeypatch.setenv("RML_DATA", "data")
+    monkeypatch.setenv("RML_FOLDER", "/data")
+    if message is None:
+        refuse_base(base)
+        return
+    with pytest.raises(Refused) as refused:
+        refuse_base(base)
+    assert str(refused.value) == message.replace("REMEDY", "give it as an absolute path, or a URL")
+    options = {"champion": "/champion"}
+    with pytest.raises(Refused) as refused:
+        plan_of(options, {}, None, base=base)
+    assert str(refused.value) == message.replace("REMEDY", "give it as an absolute path, or a URL")
 
 
 def test_the_published_schema_takes_what_our_validator_takes(classification: dict[str, Any]):

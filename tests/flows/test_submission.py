@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
-import inspect
+import io
 import json
 import os
 import time
@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from flows.parameters import KINDS, kind_of
 from flows.submission import (
     MOST_PARAMETER_BYTES,
     Given,
@@ -150,60 +149,32 @@ def test_a_variable_that_nobody_has_is_refused(classification: Run, tmp_path: Pa
     )
 
 
-# --- the other deployments
-
-
 @pytest.mark.parametrize(
-    ("deployment", "module", "name"),
+    ("base", "sent"),
     [
-        ("train", "flows.rml", "rml"),
-        ("evaluate", "flows.evaluate", "evaluate"),
-        ("retrain", "flows.retrain", "retrain"),
-        ("retrain-digits", "flows.retrain", "retrain"),
+        ("$RML_DATA", "$RML_DATA"),
+        ("${RML_DATA}/pictures", "${RML_DATA}/pictures"),
+        ("/data/$RML_DATA", "/data/$RML_DATA"),
+        ("data/$RML_DATA", "FOLDER/data/$RML_DATA"),
+        ("$DISK/$RML_DATA", "/disk/$RML_DATA"),
+        ("$DISK/RML_DATA", "/disk/RML_DATA"),
+        ("RML_DATA", "FOLDER/RML_DATA"),
     ],
 )
-def test_the_parameters_are_those_of_the_flow(deployment: str, module: str, name: str):
-    flow = getattr(__import__(module, fromlist=[name]), name)
-    assert set(kind_of(deployment).names) == set(inspect.signature(flow.fn).parameters)
-    assert kind_of(deployment) in KINDS.values()
-
-
-def test_an_evaluation_is_checked(tmp_path: Path):
-    assert problems({"checkpoint": "c.pt"}, "evaluate", tmp_path) == (
-        "test_input_path: is missing: there is nothing to evaluate on\n"
-        "    name a file or a folder with test samples\n"
-        f"checkpoint: {tmp_path}/c.pt does not exist\n"
-        "    allowed: a file with weights"
-    )
-    assert problems({"checkpoint": 5, "test_batch_size": 0, "test_input_path": "x"}, "evaluate", tmp_path) == (
-        "checkpoint: 5 is not a string\ntest_batch_size: 0 does not fit\n    allowed: an integer, 1 or more"
-    )
-
-
-def test_a_run_file_beside_a_checkpoint_is_read_as_the_worker_will_read_it(
-    classification: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("known", [False, True])
+def test_a_base_with_a_variable_of_the_worker_is_left_to_the_worker(
+    classification: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, sent: str, known: bool
 ):
-    monkeypatch.delenv("NOWHERE", raising=False)
-    section = classification["neural_network"]
-    del section["data"]["input_path"]
-    section |= {"outfile": "$NOWHERE/out.txt", "checkpoints": {"load": "c.pt"}}
-    assert problems(classification, "evaluate", tmp_path).startswith(
-        'neural_network.outfile: "$NOWHERE/out.txt": $NOWHERE does not expand on a worker\n'
+    monkeypatch.delenv("RML_DATA", raising=False)
+    monkeypatch.setenv("DISK", "/disk")
+    if known:
+        monkeypatch.setenv("RML_DATA", "/here")
+    made = parameters_of(Given("x", {**classification, "base": base}, tmp_path))
+    assert made.parameters["base"] == sent.replace("FOLDER", str(tmp_path))
+    retrained = parameters_of(
+        Given("x", {**classification, "base": base, "champion": "best"}, tmp_path), "retrain", with_data=False
     )
-
-
-def test_a_retraining_is_checked(classification: Run, run_file: Callable[..., Path], tmp_path: Path):
-    run_file(classification)
-    made = parameters_of(Given("x", {"run_file": "run.json", "champion": "best"}, tmp_path), "retrain")
-    assert made.parameters == {"run_file": str(tmp_path / "run.json"), "champion": str(tmp_path / "best")}
-    assert problems({"run_file": "none.json", "margin": "x"}, "retrain", tmp_path) == (
-        f'margin: "x" does not fit\n    allowed: a number\n{tmp_path}/none.json: no such file or directory'
-    )
-    assert problems({}, "retrain") == (
-        "run_file: is missing\n    give the file's path, or its content as neural_network"
-    )
-    scheduled = parameters_of(Given("x", {"if_unchanged": "train"}, tmp_path), "retrain-digits")
-    assert scheduled.parameters == {"if_unchanged": "train"}
+    assert retrained.parameters["champion"] == sent.replace("FOLDER", str(tmp_path)) + "/best"
 
 
 # --- Prefect's limit
@@ -245,6 +216,14 @@ def test_what_is_too_long_without_its_network_is_refused(classification: Run, tm
         " bytes of JSON without its layers\n    allowed: 500,000 bytes, which Prefect takes as parameters"
     )
     assert size > MOST_PARAMETER_BYTES
+
+
+def test_parameters_without_a_run_file_that_are_too_long_are_refused():
+    with pytest.raises(Refused) as refused:
+        within_limit({"checkpoint": "x" * MOST_PARAMETER_BYTES})
+    assert str(refused.value) == (
+        "parameters: have 500,017 bytes of JSON\n    allowed: 500,000 bytes, which Prefect takes"
+    )
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(classification: Run, tmp_path: Path, monkeypatch: Any):
@@ -291,14 +270,41 @@ def test_a_server_on_loopback_sees_the_files_that_we_see(url: str | None, here: 
 def test_standard_input_and_text_are_against_the_working_directory(
     classification: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import io
-
     monkeypatch.chdir(tmp_path)
     text = json.dumps(classification)
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     for given in ("-", text):
-        made = json.loads(parameters_for_prefect("train", given, ["app=dnn", "resume=auto"], None))
-        assert made == {**classification, "base": str(tmp_path), "app": "dnn", "resume": "auto"}
+        made, taken = parameters_for_prefect("train", given, ["app=dnn", "resume=auto", "app=null", "x=1"], None)
+        assert json.loads(made) == {**classification, "base": str(tmp_path), "resume": "auto"}
+        assert taken == {"resume"}
+
+
+def test_standard_input_may_begin_with_a_mark_of_the_byte_order(
+    classification: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + json.dumps(classification)))
+    made, _ = parameters_for_prefect("train", "-", [], None)
+    assert json.loads(made) == {**classification, "base": str(tmp_path)}
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_no_parameters_at_all_are_refused(given: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        parameters_for_prefect("train", given, [], None)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "--params: 1 problem\n\n--params: is empty\n"
+        "    allowed: a run file, a path or a URL; JSON text; or - for standard input\n"
+    )
+
+
+def test_a_run_file_may_be_given_as_an_override(classification: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    text = json.dumps(classification["neural_network"])
+    made, taken = parameters_for_prefect("train", "{}", [f"neural_network={text}", "base=below"], None)
+    assert json.loads(made) == {**classification, "base": str(tmp_path / "below")}
+    assert taken == {"neural_network", "base"}
 
 
 def test_rml_submit_without_a_server_says_what_to_type(
@@ -327,4 +333,14 @@ def test_rml_submit_without_a_server_says_what_to_type(
     assert errors == (
         f'{path}: 1 problem\n\n--deployment: "trains" does not fit\n'
         "    allowed: train, evaluate, retrain, retrain-NAME\n"
+    )
+
+
+def test_a_password_in_the_address_of_the_file_itself_does_not_become_its_base(classification: Run):
+    said = problems(classification, folder="http://me:word@host/runs", with_data=False)  # type: ignore[arg-type]
+    assert said.partition("\nneural_network")[0] == (
+        'base: "http://me:***@host/runs": the parameters of a run are seen by everybody who sees the run, this secret '
+        "too\n    allowed: a URL without a password, a token or a key\n"
+        "    give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here: see "
+        "docs/security.md"
     )
