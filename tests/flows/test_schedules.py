@@ -144,6 +144,28 @@ def test_the_command_says_every_problem_at_once(
     )
 
 
+def test_what_needs_no_data_is_told_where_the_server_is_elsewhere(
+    classification: dict[str, Any], run_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(schedules, "api_url", lambda: "http://elsewhere:4200/api")
+    data = classification["neural_network"]["data"]
+    data["input_path"] = "nowhere"
+
+    def champion(**options: Any) -> Path:
+        given = Scheduling(str(run_file(classification)), None, "1h", None, None, "wait", options)
+        return schedules._champion(given)
+
+    assert champion(champion="best") == tmp_path / "best"
+    del data["test_input_path"], data["test_output_path"]
+    with pytest.raises(Refused) as refused:
+        champion(margin=-1)
+    assert str(refused.value) == (
+        "--margin: -1 does not fit\n"
+        "    allowed: greater than or equal to 0\n"
+        "neural_network.data.test_input_path: is missing: champion and challenger are compared on test samples"
+    )
+
+
 def test_a_deployment_that_only_has_the_word_in_its_name_is_no_schedule():
     names = ["retrain-a", "my-retrain-x", "retrain-b"]
     client: Any = SimpleNamespace(read_deployments=lambda **options: [SimpleNamespace(name=name) for name in names])
