@@ -181,6 +181,10 @@ def test_a_firing_that_finds_the_one_before_still_running_waits_or_is_left_out(
 ):
     digits("train", range(60))
     digits("test", range(1000, 1100))
+    # In progress for long enough to be stopped.
+    content = json.loads(run_file.read_text())
+    content["neural_network"]["num_epochs"] = 200
+    run_file.write_text(json.dumps(content))
     stopped = []
     try:
         first = {}
@@ -190,9 +194,8 @@ def test_a_firing_that_finds_the_one_before_still_running_waits_or_is_left_out(
             made = service.run("rml", "schedule", run_file, *options)
             assert made.returncode == 0, made.stderr
             first[overlap] = service.create(f"retrain-{overlap}", {})
-        for run in first.values():
-            service.wait(run, "RUNNING")
-            for process in service.processes(run):
+            service.wait(first[overlap], "RUNNING")
+            for process in service.processes(first[overlap]):
                 process.send_signal(signal.SIGSTOP)
                 stopped.append(process)
         second = {overlap: service.create(f"retrain-{overlap}", {}) for overlap in first}
