@@ -15,6 +15,7 @@ from flows.phases import execute
 from flows.training import Do
 from rml_core.check import Checked, check
 from rml_core.config.problem import Refused, RunFailed
+from rml_core.data.masks import UnknownValue
 from rml_core.run import ROOT
 from tasks.progress import log
 
@@ -129,7 +130,13 @@ class Scene:
         if (other := _truth(fitting.test)) != _truth(test):
             self._same_again(champion, other)
             return None, "its run file takes other samples, or other targets, from them than today's"
-        return self.measured(fitting, "champion", do), ""
+        try:
+            return self.measured(fitting, "champion", do), ""
+        except RunFailed as failed:
+            # Of classes by folders that is known before; what masks hold, only when they are read.
+            if isinstance(failed.__cause__, UnknownValue):
+                return None, str(failed.__cause__)
+            raise
 
     def _again(self, champion: Path, challenger: Path, first: str) -> tuple[Checked | None, str]:
         """A disk that was away for a moment makes no champion unfit: the challenger has to fit the data, still, and

@@ -47,14 +47,22 @@ class Metric:
             raise wrong(f"{shown(given)} is no metric", ALLOWED, nearest(figure, [*WHOLE, *OF_CLASS]))
         return cls(figure)
 
+    def is_in(self, figures: Mapping[str, Any]) -> bool:
+        """Whether an evaluation has the class."""
+        return self.of_class is None or self.of_class in _classes(figures)
+
     def of(self, figures: Mapping[str, Any]) -> float:
         """Raises `RunFailed` where an evaluation has no such class."""
         if self.of_class is None:
             return float(figures.get(self.figure, math.nan))
-        classes = [str(name) for name in figures.get("classes", ()) if name is not None]
+        classes = _classes(figures)
         if self.of_class not in classes:
             raise RunFailed(f"metric {self}: there is no class {shown(self.of_class)}; there are {listed(classes)}")
         return float(figures[self.figure][classes.index(self.of_class)])
+
+
+def _classes(figures: Mapping[str, Any]) -> list[str]:
+    return [str(name) for name in figures.get("classes", ()) if name is not None]
 
 
 def usual(target: Target) -> Metric:

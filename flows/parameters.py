@@ -5,15 +5,18 @@ Prefect is not imported here: a submission is checked before a server is asked.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rml_core.apps import named
 from rml_core.check import Collected, check, check_resume, check_without_data
-from rml_core.config.problem import Problem, Refused, shown
+from rml_core.config.paths import is_url
+from rml_core.config.problem import Problem, Refused, collect, shown
 from rml_core.config.section import parse
-from rml_core.config.trust import Origin, Reading, here, without_base
-from rml_core.run import ROOT, read, read_json
+from rml_core.config.trust import Origin, Reading, here, needs_worker, without_base
+from rml_core.run import ROOT, RunFile, read, read_json, root_of
 from tasks.cluster import check_address
 from tasks.ranks import refuse_several
 
@@ -52,7 +55,24 @@ class Kind:
     needs_file: bool = False
 
 
+def _is_unseen(section: Any, base: Any) -> bool:
+    """The network stands in a file that lies where a variable of the worker says."""
+    layers = section.get("layers") if isinstance(section, Mapping) else None
+    if not isinstance(layers, str):
+        return False
+    is_relative = not (is_url(layers) or os.path.isabs(os.path.expanduser(layers)))
+    return needs_worker(layers) or (is_relative and needs_worker(str(base)))
+
+
+def _without_network(section: Any, base: Any) -> None:
+    """All of a run file that can be checked without its network. Raises `Refused`."""
+    parse(RunFile, root_of({ROOT: section}), ROOT, Reading(base, SENT))
+
+
 def _train(asked: Asked) -> tuple[str, ...]:
+    if _is_unseen(asked.parameters[ROOT], asked.base):
+        collect(lambda: _without_network(asked.parameters[ROOT], asked.base), lambda: named(asked.app))
+        return ()
     run = replace(read({ROOT: asked.parameters[ROOT]}, asked.base, SENT), source=asked.source)
     if asked.with_data:
         return check(run, asked.app).warnings
@@ -70,7 +90,9 @@ def _evaluate(asked: Asked) -> tuple[str, ...]:
         return evaluation(given, section, asked.base, asked.app, SENT).warnings
     collected = Collected()
     collected.problems += contradictions(given, section) if section is None or is_section else []
-    if section is not None:
+    if section is not None and _is_unseen(section, asked.base):
+        collected.of(_without_network, evaluating(section, given), asked.base)
+    elif section is not None:
         run = collected.of(read, {ROOT: evaluating(section, given) if is_section else section}, asked.base, SENT)
         if run is not None:
             collected.of(check_without_data, run, asked.app)
@@ -104,6 +126,9 @@ def _round(asked: Asked, wanted: Any, file: Any, section: Any) -> tuple[str, ...
         return ()
     mapping = {ROOT: section} if file is None else read_json(file)
     base = asked.base if file is None or asked.of("base") else folder_of(file)
+    if file is None and _is_unseen(section, base):
+        _without_network(section, base)
+        return ()
     if asked.with_data:
         return planned(wanted, mapping, base, asked.app, None, SENT).checked.warnings
     planned_without_data(wanted, mapping, base, asked.app, SENT)

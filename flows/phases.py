@@ -185,7 +185,7 @@ def _named(phase: str) -> Iterator[None]:
     except Refused:
         raise
     except RunFailed as failed:
-        raise RunFailed(f"{phase}: {failed}") from failed
+        raise type(failed)(f"{phase}: {failed}") from failed
     except Exception as error:
         text = " ".join(str(error).split())
         raise RunFailed(f"{phase}: {type(error).__name__}: {text}") from error

@@ -264,8 +264,12 @@ def _decided(
     data = Holdings({**trained.of("training").sides, **found.held.sides})
     put(current.path / DATA, data.as_json())
     value = plan.metric.of(found.challenger)
-    its = plan.metric.of(found.champion) if found.champion is not None else None
-    verdict = judging.judged(plan.metric, plan.wanted.margin, value, its, found.unfit)
+    its, unfit = None, found.unfit
+    if found.champion is not None and plan.metric.is_in(found.champion):
+        its = plan.metric.of(found.champion)
+    elif found.champion is not None:
+        unfit = f"it has learned no class {shown(plan.metric.of_class)}, of which the metric {plan.metric} is"
+    verdict = judging.judged(plan.metric, plan.wanted.margin, value, its, unfit)
     saved = native.read(ours, "")
     return {
         "round": current.number,

@@ -25,7 +25,7 @@ from rml_core.config.paths import folder_of, is_path_field, is_url, resolve
 from rml_core.config.problem import Problem, Refused, listed, nearest, shown
 from rml_core.config.remote import text_of
 from rml_core.config.section import keys_of
-from rml_core.config.trust import VARIABLE, expanded_to_send, is_of_worker, variables, with_secret
+from rml_core.config.trust import VARIABLE, expanded_to_send, needs_worker, with_secret
 from rml_core.run import ROOT, RunFile, json_of, read_json, root_of, with_settings
 from tasks.load import cache_folder
 
@@ -92,7 +92,7 @@ def parameters_of(
     for key in kind.paths:
         if isinstance(sent.get(key), str):
             sent[key] = expanded_to_send(sent[key])
-            if key in KINDS["retrain"].paths and not _has_of_worker(sent[key]) and "\0" not in sent[key]:
+            if key in KINDS["retrain"].paths and not needs_worker(sent[key]) and "\0" not in sent[key]:
                 # Where the run file lies is no matter of the folder that what stands in it is against.
                 against = given.folder if key == RUN_FILE else base
                 sent[key] = text_of(collected.of(resolve, sent[key], against) or given.folder)
@@ -263,15 +263,11 @@ def _base(given: Any, folder: Any) -> Any:
     if (problem := problem_of_nul(given, "base")) is not None:
         raise Refused([problem])
     given = expanded_to_send(given)
-    if not _has_of_worker(given):
+    if not needs_worker(given):
         return resolve(given, folder)
     # Only the worker knows which folder it is.
     begins = VARIABLE.match(given) is not None or is_url(given) or os.path.isabs(given)
     return given if begins else f"{text_of(folder).rstrip('/')}/{given}"
-
-
-def _has_of_worker(path: str) -> bool:
-    return any(is_of_worker(name) for name in variables(path))
 
 
 def paths_of(section: Any, model: type[BaseModel] = RunFile) -> Iterator[tuple[dict[str, Any], str]]:
@@ -291,7 +287,7 @@ def _of_worker(sent: Mapping[str, Any]) -> bool:
     """Some path is where a variable of the worker says."""
     texts = [held[key] for held, key in paths_of(sent.get(ROOT))]
     texts += [value for value in sent.values() if isinstance(value, str)]
-    return any(map(_has_of_worker, texts))
+    return any(map(needs_worker, texts))
 
 
 def expanded(section: dict[str, Any]) -> dict[str, Any]:

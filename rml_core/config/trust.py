@@ -61,6 +61,11 @@ def variables(path: str) -> list[str]:
     return [first or second for first, second in VARIABLE.findall(path)]
 
 
+def needs_worker(path: str) -> bool:
+    """Whether `path` is where a variable of the worker says."""
+    return any(map(is_of_worker, variables(path)))
+
+
 def with_variables(path: str, taken: Callable[[str], bool]) -> str:
     """`path` with the variables that are `taken`, and set in this process, put in."""
 

@@ -45,15 +45,19 @@ def mapping(
     return tuple(distinct)
 
 
+class UnknownValue(RunFailed):
+    """A value of the masks stands for none of the classes that were learned."""
+
+
 def check_known(
     values: Mapping[int, str], mapped: Mapped, outputs: int, ignore_index: int | None = None, what: str = MASKS
 ) -> None:
-    """Raises `RunFailed` where a value of the test masks (value -> a file that has it) stands for no class."""
+    """Raises `UnknownValue` where a value of the test masks (value -> a file that has it) stands for no class."""
     classes = max(outputs, 2)
     known = range(classes) if mapped is None else mapped
     unseen = sorted(set(values) - set(known) - {ignore_index})
     if unseen:
-        raise RunFailed(
+        raise UnknownValue(
             f"{values[unseen[0]]}: value {unseen[0]} stands for no class: "
             + (f"training {what} have {_some(known)}" if mapped is not None else f"classes are 0 to {classes - 1}")
             + (f"; nor do {_some(unseen[1:])}" if unseen[1:] else "")

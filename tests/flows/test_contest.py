@@ -215,14 +215,13 @@ def test_what_a_kill_before_the_report_has_left_out_is_made_up_for(made: Round, 
     assert sorted(os.listdir(rounds)) == sorted({"0003", f"{max(champions):04d}"})
 
 
-def test_a_metric_of_a_class_that_no_mask_has_is_told_before_training(
-    made: Round, learning: dict[str, Any], tmp_path: Path
-):
+def of_masks(learning: dict[str, Any], folder: Path, value: int) -> None:
+    """The run file learns masks, whose values are 0 and `value`."""
     random = np.random.default_rng(0)
     for name in ("train", "test"):
         mask = (random.random((8, 8, 4)) < 0.5).astype(np.uint8)
-        np.save(tmp_path / f"{name}.npy", mask.astype(np.float32))
-        np.save(tmp_path / f"{name}_mask.npy", mask * 255)
+        np.save(folder / f"{name}.npy", mask.astype(np.float32))
+        np.save(folder / f"{name}_mask.npy", mask * np.uint8(value))
     learning["data"] = {
         "type": "numpy",
         "target_is_mask": True,
@@ -234,6 +233,47 @@ def test_a_metric_of_a_class_that_no_mask_has_is_told_before_training(
     }
     learning["layers"] = [{"class_name": "Conv2D", "config": {"filters": 1, "kernel_size": 1, "activation": "sigmoid"}}]
     learning["loss"] = {"function": "BCE"}
+
+
+def test_a_champion_of_other_values_of_masks_is_unfit(made: Round, learning: dict[str, Any], tmp_path: Path):
+    of_masks(learning, tmp_path, 255)
+    made("a")
+    of_masks(learning, tmp_path, 128)
+    ended = made("b", margin=9.0)
+    assert ended.row is not None
+    assert (ended.name, ended.row["champion"]["value"]) == ("promoted", None)
+    assert ended.row["why"] == (
+        f"the champion cannot be evaluated on today's test data: load test: {tmp_path}/test_mask.npy: value 128 stands "
+        "for no class: training masks have 0, 255; mend it, or train on masks that have this value"
+    )
+
+
+def test_a_champion_that_does_not_know_the_class_of_the_metric_is_unfit(
+    made: Round, learning: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made("a")
+    figures_of = contest.evaluation.figures_of
+    asked: list[Any] = []
+
+    def without_right(outcome: Any) -> dict[str, Any]:
+        found = figures_of(outcome)
+        asked.append(found)
+        return found if len(asked) == 1 else {**found, "classes": ["left", "other"]}
+
+    monkeypatch.setattr(contest.evaluation, "figures_of", without_right)
+    ended = made("b", if_unchanged="train", metric="recall:right", margin=9.0)
+    assert ended.row is not None
+    assert (ended.name, ended.row["why"]) == (
+        "promoted",
+        'the champion cannot be evaluated on today\'s test data: it has learned no class "right", of which the metric '
+        "recall:right is",
+    )
+
+
+def test_a_metric_of_a_class_that_no_mask_has_is_told_before_training(
+    made: Round, learning: dict[str, Any], tmp_path: Path
+):
+    of_masks(learning, tmp_path, 255)
     phases: list[str] = []
 
     def counted(name: str, function: Any, *arguments: Any) -> Any:

@@ -344,3 +344,23 @@ def test_a_password_in_the_address_of_the_file_itself_does_not_become_its_base(c
         "    give it to the worker, by fsspec's configuration or a Prefect block, and leave it out here: see "
         "docs/security.md"
     )
+
+
+@pytest.mark.parametrize(("layers", "base"), [("$RML_NETS/net.json", None), ("net.json", "$RML_DATA/runs")])
+def test_a_network_that_lies_where_a_worker_says_is_left_to_it(
+    classification: Run, tmp_path: Path, layers: str, base: str | None
+):
+    """The rest of the file is checked all the same."""
+    classification["neural_network"]["layers"] = layers
+    given = {**classification, "base": base} if base else dict(classification)
+    made = parameters_of(Given("x", given, tmp_path))
+    assert made.parameters["neural_network"]["layers"] == layers
+    assert made.parameters["base"] == (base or str(tmp_path))
+    classification["neural_network"]["num_epochs"] = 0
+    given["app"] = "pde"
+    assert problems(given, folder=tmp_path).splitlines() == [
+        "neural_network.num_epochs: 0 does not fit",
+        "    allowed: greater than or equal to 1",
+        'app: app "pde" is not available yet',
+        "    allowed: dnn",
+    ]
