@@ -23,15 +23,27 @@ if TYPE_CHECKING:
 # So many names a message lists before it only counts.
 SHOWN = 5
 
-_natural = natsort_keygen(alg=ns.INT)
+_natsort = natsort_keygen(alg=ns.INT)
+_NUMBER = re.compile("([0-9]+)")
+# Python makes no numbers of thousands of digits.
+_SHORT = 255
+
+
+def _natural(part: str) -> tuple[Any, ...]:
+    """natsort's key, which takes thirty times as long to make: of a hundred thousand names, seconds."""
+    if not part.isascii() or len(part) > _SHORT:
+        return _natsort(part)
+    pieces: list[Any] = _NUMBER.split(part)
+    pieces[1::2] = map(int, pieces[1::2])
+    return tuple(pieces)
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """Relative paths, folder by folder, numbers by their value: img2 before img10."""
     # Of folders, which many names have in common, each is looked at once.
-    known: dict[str, list[Any]] = {}
+    known: dict[str, list[tuple[Any, ...]]] = {}
 
-    def key(name: str) -> list[Any]:
+    def key(name: str) -> list[tuple[Any, ...]]:
         folder, slash, last = name.rpartition("/")
         if folder not in known:
             known[folder] = [_natural(part) for part in folder.split("/")]

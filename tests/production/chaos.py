@@ -247,7 +247,7 @@ class Campaign:
             if run.at() >= moment if moment > (0, 0) else self.service.processes(run.id):
                 break
             time.sleep(0.02)
-        run.position, run.saved, run.acted = run.at(), run.newest(), time.monotonic()
+        run.position, run.saved, run.acted = run.at(), run.newest(), time.time()
         getattr(self, run.kind)(run)
 
     def disturb_all(self, runs: list[Run]) -> None:
@@ -291,13 +291,11 @@ class Campaign:
 
     def count_redone(self, run: Run) -> None:
         """From where it went on, as its log says: not before the newest checkpoint that there was."""
-        texts = [
-            line
-            for line in self._patiently(lambda: self.service.log(run.id)).splitlines()
-            if line.startswith("resuming ")
-        ]
+        # What happened to others, as to a worker that they share, may have had it begin again before.
+        said = self._patiently(lambda: self.service.log(run.id, since=run.acted)).splitlines()
+        texts = [line for line in said if line.startswith("resuming ")]
         if not texts or run.position == (0, 0):
-            if run.saved and "it starts as it did at first" in self._patiently(lambda: self.service.log(run.id)):
+            if run.saved and any("it starts as it did at first" in line for line in said):
                 run.wrong.append(f"has begun anew, with a checkpoint of epoch {run.saved}")
             return
         words = texts[0].rpartition("(after ")[2].rstrip(")").split()

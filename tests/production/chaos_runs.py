@@ -95,7 +95,7 @@ class Run:
     volume: bool
     kind: str
     began: float
-    acted: float | None = None
+    acted: float = 0.0
     position: tuple[int, int] = (0, 0)
     saved: int = 0
     retries: int = 0

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,10 @@ class Service:
                 pytest.fail(f"flow run {run} is not {' or '.join(states) or 'ended'}:\n{text}\n{self.log(run)}")
             time.sleep(0.2)
 
-    def log(self, run: str) -> str:
-        """What a flow run has logged."""
-        body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+    def log(self, run: str, since: float = 0.0) -> str:
+        """What a flow run has logged since then (seconds since 1970)."""
+        after = {"after_": datetime.fromtimestamp(since, UTC).isoformat()}
+        body = {"logs": {"flow_run_id": {"any_": [run]}, "timestamp": after}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return "\n".join(each["message"] for each in self.call("/logs/filter", body))
 
     def status(self) -> dict[str, Any]:

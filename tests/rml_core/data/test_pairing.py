@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from natsort import natsorted, ns
 
 from rml_core.config.problem import Refused
 from rml_core.data.pairing import class_folder, find_files, natural_order, pair
@@ -26,6 +27,12 @@ def is_text(name: str) -> bool:
 def test_numbers_sort_by_value(numbers):
     names = [f"set{n % 12}/img{n}.png" for n in numbers]
     expected = [f"set{n % 12}/img{n}.png" for n in sorted(numbers, key=lambda n: (n % 12, n))]
+    assert natural_order(names) == expected
+
+
+@given(st.lists(st.text(st.sampled_from("aZ09é٣.-_ /"), max_size=12)))
+def test_the_order_is_that_of_natsort(names):
+    expected = natsorted(sorted(names), key=lambda name: name.split("/"), alg=ns.INT)
     assert natural_order(names) == expected
 
 
