@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -93,20 +92,18 @@ def is_alive(pid: int) -> bool:
 
 
 def listens(state: State, port: int) -> bool:
-    """Whether what answers at a port is the service's own: another one may have it."""
-    return any(
-        connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-        for process in of(state)
-        for connection in _connections(process)
-    )
-
-
-def _connections(process: psutil.Process) -> list[Any]:
-    try:
-        found: list[Any] = process.net_connections(kind="tcp")
-    except (psutil.Error, OSError):
-        return []
-    return found
+    """Whether what answers at a port is the service's own: another one may have it. What may not be seen is taken for
+    granted."""
+    for process in of(state):
+        try:
+            found = process.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:
+            continue
+        except (psutil.Error, OSError):
+            return True
+        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found):
+            return True
+    return False
 
 
 def on_port(host: str, port: int) -> str:
