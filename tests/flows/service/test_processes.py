@@ -60,3 +60,31 @@ def test_a_file_without_a_number_holds_none(tmp_path: Path) -> None:
     assert processes.number_in(path) is None
     path.write_text("12\n")
     assert processes.number_in(path) == 12
+
+
+LISTEN = """
+import socket, time
+with socket.socket() as own:
+    own.bind(("127.0.0.1", 0))
+    own.listen()
+    print(own.getsockname()[1], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_listens_is_the_services_own_or_another_ones(tmp_path: Path) -> None:
+    environment = {**os.environ, "RML_SERVICE": str(tmp_path)}
+    command = [sys.executable, "-S", "-c", LISTEN]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            assert processes.listens(State(tmp_path), port)
+            assert not processes.listens(State(tmp_path / "another"), port)
+            with socket.socket() as other:
+                other.bind(("127.0.0.1", 0))
+                other.listen()
+                assert not processes.listens(State(tmp_path), other.getsockname()[1])
+        finally:
+            process.kill()
+    assert not processes.listens(State(tmp_path), port)
