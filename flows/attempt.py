@@ -131,7 +131,33 @@ def begin() -> Attempt:
         _alone[run_id] = own
     if attempt._asked:
         _end_if_ended(run_id)
+    if attempt.goes_on:
+        _end_phases(run_id)
     return attempt
+
+
+def _end_phases(run_id: str) -> None:
+    """The phases that the attempt before was in have ended with it: the page would show them in progress for ever."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterId,
+        TaskRunFilter,
+        TaskRunFilterState,
+        TaskRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    begun = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    # It is a matter of how things look: where that fails, the run goes on.
+    with suppress(Exception), get_client(sync_client=True) as client:
+        for phase in client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[UUID(run_id)])),
+            task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=begun)),
+        ):
+            message = "The process of this attempt is gone; the next one goes on"
+            client.set_task_run_state(phase.id, Crashed(message=message), force=True)
 
 
 def most_restarts() -> int:

@@ -327,7 +327,7 @@ def _last(client: SyncPrefectClient, deployment: DeploymentResponse) -> str:
     state = runs[0].state
     said = (state.message or "").splitlines()[:1] or [state.name or ""]
     # How a round has ended stands in its message.
-    name = "" if state.type == StateType.COMPLETED else f"{state.name}: "
+    name = "" if state.type == StateType.COMPLETED or said == [state.name] else f"{state.name}: "
     return f"{_time(state.timestamp)}: {name}{said[0]}"
 
 

@@ -36,6 +36,10 @@ def quieten() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # A server takes a run for dead that gives no sign of life for long; Prefect's own default is too seldom for ours.
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+    # A line for each phase that ends well says nothing that the page does not show.
+    os.environ.setdefault("PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL", "WARNING")
+    # On a machine that has much to do the temporary server takes longer than Prefect waits for it.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
 def start_server() -> None:
@@ -51,7 +55,12 @@ def start_server() -> None:
         if get_current_settings().api.url is None:
             from prefect.server.api.server import SubprocessASGIServer
 
-            SubprocessASGIServer().start()
+            server = SubprocessASGIServer()
+            try:
+                server.start()
+            except RuntimeError:
+                # Whoever needs it next begins another one, and says why that cannot be.
+                server.stop()
 
     _starting = threading.Thread(target=start, name="prefect server", daemon=True)
     _starting.start()

@@ -32,6 +32,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.utilities.urls import url_for
 
+from flows.service.runs import TAKEN_DOWN
 from rml_core.config.problem import Problem, Refused
 from tasks.progress import log as run_log
 
@@ -198,12 +199,13 @@ class Watch:
         if state is None or (state.is_final() and state.type != StateType.CRASHED):
             return
         if state.name == "AwaitingRetry":
-            line = "is started again"
+            line = state.message if state.message == TAKEN_DOWN else "is started again"
         elif state.is_scheduled() or state.is_pending():
             # Late, too: one worker or another takes it, or `rml status` says that there is none.
             line = "waits for a worker (rml status says what runs)"
         elif state.type == StateType.CRASHED:
-            line = f"crashed: {state.message or 'its process is gone'}; it may be started again"
+            why = (state.message or "its process is gone").rstrip(".")
+            line = f"crashed: {why}; it goes on by itself, as often as RML_RETRIES says"
         else:
             line = str(state.name).lower()
         if line != self._told:

@@ -73,16 +73,20 @@ def _going_on(begun: Begun | None, run: FlowRun) -> list[str]:
     saved = begun.places.checkpoints if begun is not None else None
     here = f"rml run {_file(begun)}"
     anew, again = (f"prefect flow-run retry {run.id}",) * 2 if run.anew else (here, f"{here} --resume auto")
+    newest = next((str(path) for path, _ in begun.places.written() if path.parent == saved), "") if begun else ""
     if saved is None:
         why = "starts from the beginning: `checkpoints.save` is not set, and no weights are kept."
-        return [*_commands(anew), "", why]
-    newest = next((str(path) for path, _ in begun.places.written() if path.parent == saved), "") if begun else ""
-    if not newest:
-        return [*_commands(anew), "", f"starts from the beginning: there is no checkpoint in {code(saved)} yet."]
-    lines = [*_commands(again), "", f"goes on from the newest checkpoint in {code(saved)}: what is complete is kept."]
+        lines = [*_commands(anew), "", why]
+    elif not newest:
+        lines = [*_commands(anew), "", f"starts from the beginning: there is no checkpoint in {code(saved)} yet."]
+    else:
+        why = f"goes on from the newest checkpoint in {code(saved)}: what is complete is kept."
+        lines = [*_commands(again), "", why]
     if run.anew == SUBMIT:
-        lines += ["", "Where the run file itself must change, submit the changed one, so that it goes on too:", ""]
-        lines += _commands(f"{SUBMIT} --set checkpoints.resume=auto")
+        # What was submitted is what is tried again, whatever the file says by now.
+        changed = "Where the run file itself must change, submit the changed one"
+        command = f"{SUBMIT} --set checkpoints.resume=auto" if newest else SUBMIT
+        lines += ["", f"{changed}, so that it goes on too:" if newest else f"{changed}:", "", *_commands(command)]
     return lines
 
 

@@ -15,6 +15,7 @@ from rml_core.config.problem import redacted
 if TYPE_CHECKING:
     from flows.begun import Begun
     from rml_core.config.paths import AnyPath
+    from rml_core.optimizer import OptimizerSection
 
 # The column of a figure of an epoch; what is in none of its rows is left out.
 COLUMNS = {
@@ -121,7 +122,7 @@ def summary(begun: Begun, history: Sequence[Mapping[str, Any]], warnings: Iterab
         "network": f"{planned.parameters:,} parameters, {_shape(planned.sample_shape)} to "
         f"{_shape(planned.output_shape)} (channels first)",
         "loss": file.loss.function if file.loss is not None else "",
-        "optimizer": file.optimizer.type if file.optimizer is not None else "",
+        "optimizer": _optimizer(file.optimizer) if file.optimizer is not None else "",
         "begins at": f"epoch {begun.first}" if begun.first > 1 else "",
         "precision": f"{file.precision}, device {file.device}",
         "host": code(socket.gethostname(), in_table=True),
@@ -134,6 +135,11 @@ def summary(begun: Begun, history: Sequence[Mapping[str, Any]], warnings: Iterab
     if said:
         lines += ["", "### Warnings", "", *(f"- {plain(text)}" for text in said)]
     return redacted("\n".join(lines))
+
+
+def _optimizer(section: OptimizerSection) -> str:
+    rate = getattr(section, "learning_rate", None)
+    return section.type if rate is None else f"{section.type}, learning rate {rate:g}"
 
 
 def _will_be(begun: Begun) -> list[str]:

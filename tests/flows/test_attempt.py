@@ -189,6 +189,7 @@ def flow_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefect.runtime.flow_run.id", OURS, raising=False)
     monkeypatch.setattr("prefect.runtime.flow_run.run_count", 2, raising=False)
     monkeypatch.setattr("flows.attempt._states", lambda run_id: [])
+    monkeypatch.setattr("flows.attempt._end_phases", lambda run_id: None)
     monkeypatch.setattr("flows.attempt._alone", {})
     monkeypatch.setattr("flows.attempt.LOOK_S", 0.0)
 

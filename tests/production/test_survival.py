@@ -55,6 +55,17 @@ def disturbed(campaign: Any, *kinds: str) -> list[Any]:
 def test_the_process_of_a_run_is_killed_or_told_to_end(campaign: Any):
     runs = disturbed(campaign, "kill_flow", "end_flow", "kill_flow")
     assert [run.retries for run in runs] == [0, 0, 0]
+    # What a killed process was in the middle of is not shown in progress for ever.
+    until = time.monotonic() + chaos.PATIENCE
+    while any(phases_in_progress(campaign.service, run.id) for run in runs):
+        assert time.monotonic() < until
+        time.sleep(1)
+
+
+def phases_in_progress(service: Any, run: str) -> list[str]:
+    begun = {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+    found = service.call("/task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "task_runs": begun})
+    return [each["name"] for each in found]
 
 
 def test_the_worker_is_killed_or_told_to_end(campaign: Any):

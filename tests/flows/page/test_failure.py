@@ -33,7 +33,8 @@ def test_a_phase_that_fails(begun: Begun, monkeypatch: pytest.MonkeyPatch):
     assert what_to_do(failed, begun, DEPLOYED) == (
         "## The run failed in the phase *train epoch 2*\n\n> the loss became nan\n\n"
         "## What to do\n\nMend what the reason says, then\n\n```sh\nprefect flow-run retry the-id\n```\n\n"
-        f"starts from the beginning: there is no checkpoint in `{folder}` yet."
+        f"starts from the beginning: there is no checkpoint in `{folder}` yet.\n\n"
+        "Where the run file itself must change, submit the changed one:\n\n```sh\nrml submit FILE\n```"
     )
     monkeypatch.setattr(native, "left", lambda folder: [folder / "model_checkpoint_1.pt"])
     assert what_to_do(failed, begun, DEPLOYED) == (
