@@ -110,7 +110,7 @@ def test_ci_begins_with_the_test_command_of_the_readme() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     commands = [line for line in script.read_text().splitlines() if line.startswith("make ")]
-    assert commands == ["make test", "make lint", "make test-slow"]
+    assert commands == ["make test", "make lint", "make test-slow", "make chaos KILLS=10"]
 
 
 def test_the_sample_data_name_their_source_and_licence() -> None:
