@@ -225,9 +225,21 @@ def _client(scheduler: str | None) -> Iterator[Any]:
         with embedded, dask.Client(embedded) as client:
             yield client
         return
-    try:
-        client = dask.Client(scheduler, timeout=ANSWER_S)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise RunFailed(f"no Dask scheduler answers at {scheduler} ({error})") from error
-    with client:
+    with _connected(dask, scheduler) as client:
         yield client
+
+
+def _connected(dask: Any, scheduler: str) -> Any:
+    """A client of the scheduler at an address. Raises `RunFailed`: nobody answers there."""
+    until = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return dask.Client(scheduler, timeout=ANSWER_S)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise RunFailed(f"no Dask scheduler answers at {scheduler} ({error})") from error
+        except AssertionError as error:
+            # What the scheduler tells all its clients just then comes along with its first word to a new one, which
+            # takes no other word for the first.
+            if time.monotonic() > until:
+                raise RunFailed(f"the Dask scheduler at {scheduler} lets nobody in") from error
+            time.sleep(LOOK_S)

@@ -24,7 +24,7 @@ from rml_core.config.section import parse
 from rml_core.data.prepared import prepare
 from rml_core.data.section import Data
 from rml_core.data.survey import survey
-from tasks.cluster import check_address, mapper
+from tasks.cluster import _connected, check_address, mapper
 
 
 def doubled(number: int) -> int:
@@ -261,3 +261,22 @@ def test_an_address_that_is_none(
         "",
         f'{file}: 1 problem\n\n--scheduler: "nonsense" does not fit\n    allowed: an address, as tcp://host:8786\n',
     )
+
+
+def test_a_scheduler_that_says_more_than_its_first_word_is_asked_again(monkeypatch: pytest.MonkeyPatch):
+    import distributed
+
+    asked: list[str] = []
+
+    def client(address: str, timeout: float) -> str:
+        asked.append(address)
+        assert len(asked) > 2
+        return "client"
+
+    monkeypatch.setattr(distributed, "Client", client)
+    monkeypatch.setattr("tasks.cluster.LOOK_S", 0.0)
+    assert _connected(distributed, "tcp://here:1") == "client"
+    asked.clear()
+    monkeypatch.setattr("tasks.cluster.ANSWER_S", -1.0)
+    with pytest.raises(RunFailed, match=r"^the Dask scheduler at tcp://here:1 lets nobody in$"):
+        _connected(distributed, "tcp://here:1")
