@@ -82,11 +82,12 @@ def validate(
     """Say every problem of every file."""
     from rml_core.check import check, check_without_data
     from rml_core.config.problem import Refused
+    from rml_core.reading import read_with_data
     from rml_core.run import read
 
     def warnings_of(file: str) -> tuple[str, ...]:
         if not skip_data:
-            return check(read(file)).warnings
+            return check(read_with_data(file)).warnings
         check_without_data(read(file))
         return ()
 
@@ -117,9 +118,9 @@ def plan(
     """Show what a run would do, without doing it."""
     from flows.plan import plan as plan_of
     from rml_core.check import check
-    from rml_core.run import read
+    from rml_core.reading import read_with_data
 
-    planned = or_problems(file, lambda: with_variables(lambda: plan_of(check(read(file), app_name))))
+    planned = or_problems(file, lambda: with_variables(lambda: plan_of(check(read_with_data(file), app_name))))
     if as_json:
         print(json.dumps(planned.as_json(), indent=2))
     else:
@@ -241,13 +242,14 @@ def _run(
 ) -> None:
     from rml_core.config.paths import folder_of, resolve
     from rml_core.config.problem import collect
-    from rml_core.run import read, read_json, with_settings
+    from rml_core.run import read_json, with_settings
 
     signal.signal(signal.SIGTERM, _terminate)
 
     def checked_run() -> Any:
         from rml_core.check import check, check_resume
         from rml_core.config.limits import memory_limit
+        from rml_core.reading import read_with_data
         from tasks.cluster import check_address
         from tasks.ranks import refuse_several, threads
 
@@ -255,7 +257,7 @@ def _run(
         collect(threads, memory_limit, *given)
         source: str | Mapping[str, Any] = with_settings(read_json(file), settings) if settings else file
         folder = base if base is not None else folder_of(file)
-        run = replace(read(source, folder), source=resolve(file, ""))
+        run = replace(read_with_data(source, folder), source=resolve(file, ""))
         if tracked:
             from flows import tracking
 

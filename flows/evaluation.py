@@ -12,7 +12,8 @@ from rml_core.config.paths import resolve
 from rml_core.config.problem import Problem, Refused, RunFailed, shown
 from rml_core.config.trust import without_base
 from rml_core.data.slicing import OF_OUTFILE
-from rml_core.run import ROOT, Run, read
+from rml_core.reading import read_with_data
+from rml_core.run import ROOT, Run
 from rml_core.transforms import TRANSFORMS
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def evaluation(
 
 def run_of(given: Given, section: Mapping[str, Any], base: AnyPath | str | None, origin: Origin | None = None) -> Run:
     """The run file of the evaluation, read. Raises `Refused`."""
-    return read({ROOT: evaluating(section, given)}, base, origin)
+    return read_with_data({ROOT: evaluating(section, given)}, base, origin)
 
 
 def evaluating(section: Mapping[str, Any], given: Given) -> dict[str, Any]:

@@ -40,11 +40,12 @@ def described(file: str) -> Network:
 def _sample_shape(file: str) -> tuple[int | None, ...] | None:
     """The shape of the run file's samples: a network that does not say its input's shape takes it from them."""
     from rml_core.check import taking
+    from rml_core.data.files import ROLES
     from rml_core.data.survey import survey
     from rml_core.run import read
 
     run = read(file)
-    for role in ("training", "test"):
+    for role in ROLES:
         found = survey(run.file.data, role, run.base, takes=taking(run.graph))
         if found is not None:
             return found.sample_shape

@@ -16,6 +16,7 @@ from rml_core.config.paths import is_url
 from rml_core.config.problem import Problem, Refused, collect, shown
 from rml_core.config.section import parse
 from rml_core.config.trust import Origin, Reading, here, needs_worker, without_base
+from rml_core.reading import read_with_data
 from rml_core.run import ROOT, RunFile, read, read_json, root_of
 from tasks.cluster import check_address
 from tasks.ranks import refuse_several
@@ -73,10 +74,11 @@ def _train(asked: Asked) -> tuple[str, ...]:
     if _is_unseen(asked.parameters[ROOT], asked.base):
         collect(lambda: _without_network(asked.parameters[ROOT], asked.base), lambda: named(asked.app))
         return ()
-    run = replace(read({ROOT: asked.parameters[ROOT]}, asked.base, SENT), source=asked.source)
+    mapping = {ROOT: asked.parameters[ROOT]}
     if asked.with_data:
+        run = replace(read_with_data(mapping, asked.base, SENT), source=asked.source)
         return check(run, asked.app).warnings
-    check_without_data(run, asked.app)
+    check_without_data(read(mapping, asked.base, SENT), asked.app)
     return ()
 
 

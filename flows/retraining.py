@@ -27,6 +27,7 @@ from rml_core.config.problem import Problem, Refused, listed, shown
 from rml_core.config.section import Section
 from rml_core.config.trust import Origin
 from rml_core.engine.claim import claimed
+from rml_core.reading import read_with_data
 from rml_core.run import ROOT, Run, read
 from tasks.progress import log
 
@@ -108,7 +109,7 @@ def planned(
     Raises:
         Refused: with every problem.
     """
-    folder, run, collected = _begun(wanted, mapping, base, origin)
+    folder, run, collected = _begun(read_with_data, wanted, mapping, base, origin)
     file = run.file
     checked = collected.of(check, run, app) if file.data.input_path is not None else None
     metric = None
@@ -132,7 +133,7 @@ def planned_without_data(
     wanted: Retraining, mapping: Mapping[str, Any], base: Any, app: str | None, origin: Origin | None = None
 ) -> Path:
     """As `planned`, where the data files are not seen from here; gives the champion's folder. Raises `Refused`."""
-    folder, run, collected = _begun(wanted, mapping, base, origin)
+    folder, run, collected = _begun(read, wanted, mapping, base, origin)
     collected.of(check_without_data, run, app)
     collected.end()
     assert folder is not None
@@ -140,13 +141,13 @@ def planned_without_data(
 
 
 def _begun(
-    wanted: Retraining, mapping: Mapping[str, Any], base: Any, origin: Origin | None
+    reading: Callable[..., Run], wanted: Retraining, mapping: Mapping[str, Any], base: Any, origin: Origin | None
 ) -> tuple[Path | None, Run, Collected]:
     """The champion's folder, the run file, and what is wrong with them whatever the data are. Raises `Refused` where
     there is no run file to go on with."""
     collected = Collected()
     folder = collected.of(folder_of_champion, wanted.champion, base)
-    run = collected.of(read, mapping, base, origin)
+    run = collected.of(reading, mapping, base, origin)
     if run is None:
         raise Refused(collected.problems)
     data = run.file.data

@@ -29,7 +29,8 @@ from rml_core.config.limits import memory_limit
 from rml_core.config.problem import collect, redacted
 from rml_core.config.remote import text_of
 from rml_core.config.trust import without_secrets
-from rml_core.run import ROOT, read
+from rml_core.reading import read_with_data
+from rml_core.run import ROOT
 from tasks.cluster import check_address
 from tasks.load import Source, load
 from tasks.progress import log
@@ -117,7 +118,7 @@ def rml(
         stores.use()
         given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
         collect(threads, memory_limit, *given, lambda: refuse_base(base))
-        checked = check(read({ROOT: neural_network}, base), app)
+        checked = check(read_with_data({ROOT: neural_network}, base), app)
         outcome = execute(checked, AsTasks(), resuming=resume, scheduler=scheduler, attempt=now)
         shown.done(outcome)
         return shown.completed

@@ -113,19 +113,13 @@ def read(
     Raises:
         Refused: with every problem that shows without looking at the data.
     """
-    if isinstance(source, Mapping):
-        mapping: Any = dict(source)
-        folder = Path.cwd() if base is None else _folder(base)
-    else:
-        mapping = read_json(source)
-        folder = folder_of(source) if base is None else _folder(base)
-    section = root_of(mapping)
+    mapping, folder, reading = opened(source, base, origin)
+    section = mapping[ROOT]
     problems: list[Problem] = []
     file: RunFile | None = None
     graph: Graph | None = None
     try:
-        is_given = base is not None or not isinstance(source, Mapping)
-        file = parse(RunFile, section, ROOT, Reading(folder, origin or here(), is_given))
+        file = parse(RunFile, section, ROOT, reading)
     except Refused as refused:
         problems.extend(refused.problems)
     # The path of a network that may not be read is not looked at any further.
@@ -138,6 +132,21 @@ def read(
         raise Refused(problems)
     place = None if isinstance(source, Mapping) else resolve(source, "") if isinstance(source, str) else source
     return Run(file, graph, mapping, folder.absolute() if isinstance(folder, Path) else folder, place)
+
+
+def opened(
+    source: AnyPath | str | Mapping[str, Any], base: AnyPath | str | None, origin: Origin | None
+) -> tuple[dict[str, Any], AnyPath, Reading]:
+    """The object that a run file is, the folder that relative paths are against, and how paths are read; parameters as
+    `read` takes them. Raises `Refused`: it cannot be read, or is not JSON, or no such object."""
+    if isinstance(source, Mapping):
+        mapping: Any = dict(source)
+        folder = Path.cwd() if base is None else _folder(base)
+    else:
+        mapping = read_json(source)
+        folder = folder_of(source) if base is None else _folder(base)
+    root_of(mapping)
+    return mapping, folder, Reading(folder, origin or here(), base is not None or not isinstance(source, Mapping))
 
 
 def lacking(file: RunFile) -> list[Problem]:

@@ -99,8 +99,10 @@ def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
                     for result in _as_they_come(futures):
                         watch(result, len(items))
                 return clients[0].gather(futures)
-            finally:
+            except BaseException:
+                # Only then: that tasks are cancelled is told to all clients of a scheduler.
                 clients[0].cancel(futures)
+                raise
 
         yield on_cluster
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rml_core.data.volumes import Source
 
 Role = Literal["training", "test"]
+ROLES: tuple[Role, ...] = ("training", "test")
 Shape = tuple[int | None, ...]
 Given = TypeVar("Given")
 Made = TypeVar("Made")

@@ -101,7 +101,7 @@ def survey(
     input_key, target_key = data.path_keys(role)
     if getattr(data, input_key) is None:
         return None
-    found, target_found = _find(data, role, base, where)
+    found, target_found = find(data, role, base, where)
     if data.slicers:
         return _sliced(data, role, found, target_found, where, takes)
     problems: list[Problem] = []
@@ -204,7 +204,7 @@ def sample_shape(data: Data, where: str = WHERE) -> Shape:
     return channels_first(shape)
 
 
-def _find(data: Data, role: Role, base: AnyPath | str, where: str) -> tuple[Found, Found | None]:
+def find(data: Data, role: Role, base: AnyPath | str, where: str) -> tuple[Found, Found | None]:
     """The inputs, and the targets where they are files. Raises `Refused` with the problems of both."""
     input_key, target_key = data.path_keys(role)
     path, target_path = getattr(data, input_key), getattr(data, target_key)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,28 @@ def test_an_address_that_is_none(
         "",
         f'{file}: 1 problem\n\n--scheduler: "nonsense" does not fit\n    allowed: an address, as tcp://host:8786\n',
     )
+
+
+def test_a_scheduler_lets_in_who_comes_while_others_cancel(cluster: tuple[str, int]):
+    """That tasks are cancelled is told to all clients, also to those that it is just letting in."""
+    import distributed
+
+    address, _ = cluster
+    ended = threading.Event()
+
+    def cancels() -> None:
+        with _connected(distributed, address) as other:
+            while not ended.wait(0.001):
+                other.cancel(other.map(doubled, [1], pure=False))
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(cancels)
+        try:
+            for _ in range(20):
+                with mapper(address) as on_cluster:
+                    assert list(on_cluster(len, ["ab"])) == [2]
+        finally:
+            ended.set()
 
 
 def test_a_scheduler_that_says_more_than_its_first_word_is_asked_again(monkeypatch: pytest.MonkeyPatch):
