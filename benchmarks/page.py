@@ -19,12 +19,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from measure import Row, after_first_epoch, compare, main, shortest_epoch
+from measure import Row, after_first_epoch, compare, main, median_epoch, shortest_epoch
 from networks import small_cnn_json
 from phase_overhead import server
 from product import RML, rml
@@ -108,14 +109,19 @@ def rows(rounds: int, quick: bool) -> list[Row]:
             tried = write(folder / "tried", TRIED, 3)
             seconds(tried, False, env)
             a_second = TRIED / shortest_epoch(tried.with_name("out_train.txt"))
-            epochs = 3 if quick else LONG_EPOCHS
+            epochs, short_epochs = (3, 120) if quick else (LONG_EPOCHS, SHORT_EPOCHS)
             long = write(folder / "long", TRIED if quick else round(a_second * LONG), epochs)
-            # One more is evaluated.
-            short = write(folder / "short", max(1, round(a_second * SHORT) - 1), 120 if quick else SHORT_EPOCHS)
+            least = write(folder / "least", 1, TRIED)
+            seconds(least, False, env)
+            more = round(a_second * (SHORT - median_epoch(least.with_name("out_train.txt"))))
+            short = write(folder / "short", 1 + max(0, more), short_epochs)
             sides = [partial(held_up, long, epochs, tracked, env) for tracked in (True, False)]
             found = [compare(f"epochs of {LONG:.0f} s, shown", *sides, BOUND_LONG, rounds)]
             sides = [partial(seconds, short, tracked, env) for tracked in (True, False)]
-            found.append(compare(f"{SHORT_EPOCHS} epochs of 10 ms, shown", *sides, BOUND_SHORT, rounds))
+            row = compare("short epochs", *sides, BOUND_SHORT, rounds)
+            # Where the machine is slow, one batch and what belongs to an epoch take longer than it is to be.
+            took = (row.baseline or 0) / short_epochs
+            found.append(replace(row, name=f"{short_epochs} epochs of {took * 1e3:.0f} ms, shown"))
     return found
 
 
