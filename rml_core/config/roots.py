@@ -188,6 +188,16 @@ def opened(path: str) -> IO[bytes]:
     return file
 
 
+def start(path: str, count: int) -> bytes:
+    """The first `count` bytes of a file of this machine, fewer where it ends. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        check_open(descriptor, path)
+        return os.read(descriptor, count)
+    finally:
+        os.close(descriptor)
+
+
 def name_of_open(file: IO[bytes], path: str) -> str:
     """A name under which libraries that take nothing but names open the very file that is open as `path`, and no other
     one that has come in its place."""

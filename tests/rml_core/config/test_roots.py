@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flows.places import Places
 from rml_core.config.paths import resolve
 from rml_core.config.problem import Refused
-from rml_core.config.roots import REMEDY, VARIABLE, Roots, check, kept, links_outside, opened, roots
+from rml_core.config.roots import REMEDY, VARIABLE, Roots, check, kept, links_outside, opened, roots, start
 from rml_core.engine.log import LogFiles
 
 
@@ -151,7 +151,8 @@ def test_a_file_is_looked_at_when_it_is_open(tmp_path: Path, monkeypatch: pytest
     assert links_outside(str(root), ["own", "link", "near"]) == ["link"]
     with opened(str(root / "near")) as file:
         assert file.read() == b"own"
-    for open_it in (opened, check):
+    assert start(str(root / "near"), 2) == b"ow"
+    for open_it in (opened, check, lambda path: start(path, 2)):
         with pytest.raises(PermissionError) as outside:
             open_it(str(root / "link"))
         assert outside.value.strerror == f"it leads to {tmp_path}/other, which is not below {root} (RML_ROOTS)"

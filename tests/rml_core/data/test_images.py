@@ -155,6 +155,13 @@ def test_a_mask_of_fractions(tmp_path):
     assert str(failed.value) == f"{path}: a mask holds integers, this file has fractions"
 
 
+@pytest.fixture(params=[images.AT_ONCE, 4], ids=["small", "large"])
+def small_or_large(request, monkeypatch):
+    """A file that is read at one go, and one that is too large for that."""
+    monkeypatch.setattr(images, "AT_ONCE", request.param)
+
+
+@pytest.mark.usefixtures("small_or_large")
 @pytest.mark.parametrize("behind", [b"IDAT", b"IEND"])
 def test_the_orientation_of_a_png_may_stand_before_or_behind_its_pixels(behind, tmp_path):
     exif = Image.Exif()
@@ -168,6 +175,7 @@ def test_the_orientation_of_a_png_may_stand_before_or_behind_its_pixels(behind, 
     assert images.size(str(tmp_path / "a.png")) == (14, 10)
 
 
+@pytest.mark.usefixtures("small_or_large")
 def test_the_size_of_a_png_is_read_without_its_pixels(tmp_path):
     whole = cv2.imencode(".png", np.zeros((10, 14), np.uint8))[1].tobytes()
     pixels = whole.index(b"IDAT") + 4
