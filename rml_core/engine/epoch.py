@@ -34,6 +34,11 @@ class Sums:
     stopped: bool = False
 
 
+def kept_before(epoch: int) -> str:
+    """What to say of earlier epochs where one has failed."""
+    return "; earlier checkpoints are kept" if epoch > 1 else ""
+
+
 @dataclass
 class _Pending:
     """Figures of batches that are still on the device, with what the host knows of them. `suspect`: the samples of the
@@ -121,9 +126,7 @@ def _fetch(
         number, loss, indices = wrong
         mend = "lower optimizer.learning_rate, set optimizer.clip_norm, or look for broken samples"
         found = broken(indices) or (broken(pending.suspect) if pending.suspect is not None else "")
-        raise RunFailed(
-            f"the loss became {loss} in epoch {epoch}, batch {number}: {found or mend}; earlier checkpoints are kept"
-        )
+        raise RunFailed(f"the loss became {loss} in epoch {epoch}, batch {number}: {found or mend}{kept_before(epoch)}")
     pending.losses.clear()
     pending.norms.clear()
     pending.batches.clear()

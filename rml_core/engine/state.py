@@ -11,7 +11,7 @@ from torch import nn
 
 from rml_core.config.problem import RunFailed
 from rml_core.config.seed import derive
-from rml_core.engine.epoch import Sums
+from rml_core.engine.epoch import Sums, kept_before
 from rml_core.engine.step import Training
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def saved_state(
     if not torch.stack([*finite, torch.tensor(True, device=training.device)]).all():
         raise RunFailed(
             f"the weights became nan or infinite in epoch {epoch}: lower optimizer.learning_rate, or set "
-            "optimizer.clip_norm; earlier checkpoints are kept"
+            f"optimizer.clip_norm{kept_before(epoch)}"
         )
     return {
         "run_id": setup.run_id,
