@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from flows import attempt, cleaning
-from flows.rml import _log_to_server
+from flows.rml import log_to_server
 from rml_core.config.problem import collect
 from tasks.progress import log
 
@@ -30,7 +30,7 @@ def clean(older_than: str = cleaning.DAYS, larger_than: str | None = None, dry_r
         larger_than: What was not used for longest goes until the rest takes no more, as 20GB.
         dry_run: Only say what would go.
     """
-    _log_to_server()
+    log_to_server()
     with attempt.made():
         given: dict[str, Any] = {"larger": None}
         collect(

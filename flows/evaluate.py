@@ -11,7 +11,7 @@ from flows.evaluation import Given, evaluation, figures_of
 from flows.page.shown import page
 from flows.parameters import refuse_base
 from flows.phases import execute
-from flows.rml import AsTasks, RunFile, _log_to_server
+from flows.rml import AsTasks, RunFile, log_to_server
 from rml_core.config.limits import memory_limit
 from rml_core.config.problem import collect
 from tasks.cluster import check_address
@@ -47,7 +47,7 @@ def evaluate(
         base: The folder that relative paths are against; left out, paths have to be absolute.
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
-    _log_to_server()
+    log_to_server()
     with page("prefect deployment run rml/evaluate --params FILE") as shown, attempt.made() as now:
         stores.use()
         collect(threads, memory_limit, lambda: check_address(scheduler), lambda: refuse_base(base))

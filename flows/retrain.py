@@ -20,7 +20,7 @@ from flows.markdown import plain
 from flows.page.shown import page
 from flows.parameters import problem_of_nul, refuse_base
 from flows.retraining import Ended, Planned, Retraining, planned, retrained
-from flows.rml import AsTasks, RunFile, _log_to_server
+from flows.rml import AsTasks, RunFile, log_to_server
 from rml_core.config.limits import memory_limit
 from rml_core.config.paths import folder_of
 from rml_core.config.problem import Problem, Refused, collect
@@ -68,7 +68,7 @@ def retrain(
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of the flow's process.
     """
-    _log_to_server()
+    log_to_server()
     with page("prefect deployment run rml/retrain --params FILE") as shown, attempt.made() as now:
         stores.use()
         plan = plan_of(

@@ -26,7 +26,7 @@ from flows.phases import Outcome, execute
 from flows.submission import within_limit
 from rml_core.check import Checked, check, check_resume
 from rml_core.config.limits import memory_limit
-from rml_core.config.problem import collect, redacted
+from rml_core.config.problem import Refused, RunFailed, collect, redacted
 from rml_core.config.remote import text_of
 from rml_core.config.trust import without_secrets
 from rml_core.reading import read_with_data
@@ -113,7 +113,7 @@ def rml(
         ranks: Training processes.
         scheduler: The address of a Dask cluster; left out, threads of this process.
     """
-    _log_to_server()
+    log_to_server()
     with page() as shown, attempt.made() as now:
         stores.use()
         given = (lambda: refuse_several(ranks), lambda: check_resume(resume), lambda: check_address(scheduler))
@@ -137,7 +137,7 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
         ranks: int | None = None,
         scheduler: str | None = None,
     ) -> State[None]:
-        _log_to_server()
+        log_to_server()
         if get_current_settings().api.url is not None:
             log.info(f"flow run {flow_run.name}: {flow_run.ui_url}")
         with page() as shown, attempt.made() as now:
@@ -150,13 +150,22 @@ def run_checked(checked: Checked, *, resume: str | None, ranks: int | None, sche
     return outcomes[0]
 
 
-def _log_to_server() -> None:
-    """What a run says goes to the log of its flow run."""
+def log_to_server() -> None:
+    """What a run says goes to the log of its flow run, and what Prefect says of failures without tracebacks of those
+    that the user can mend."""
     log.setLevel(logging.INFO)
     if not any(isinstance(handler, APILogHandler) for handler in log.handlers):
         handler = APILogHandler()
         handler.addFilter(_Seldom())
         log.addHandler(handler)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], Refused | RunFailed):
+        record.exc_info = None
+    return True
 
 
 class _Seldom(logging.Filter):

@@ -176,7 +176,7 @@ def test_each_flow_counts_its_attempt_before_it_looks_at_anything(
 
     module = importlib.import_module(f"flows.{flow}")
     monkeypatch.setattr(module, "page", lambda *arguments: nullcontext(), raising=False)
-    monkeypatch.setattr(module, "_log_to_server", lambda: None)
+    monkeypatch.setattr(module, "log_to_server", lambda: None)
     monkeypatch.setattr("flows.attempt.begin", one_too_many)
     with pytest.raises(RunFailed) as failed:
         getattr(module, flow).fn(**given)

@@ -40,6 +40,7 @@ def test_the_webhook_is_told_of_what_happens(
     assert body["state"] == "Failed"
     assert body["reason"] == ended["state"]["message"]
     assert "the loss became nan in epoch 1" in body["reason"]
+    assert "Traceback" not in guarded.log(run)
     assert body["url"] == f"{guarded.url}/runs/flow-run/{run}"
     assert body["text"].startswith(f"rml: {ended['name']} has failed: ")
     assert body["text"].endswith(body["url"])
