@@ -148,7 +148,8 @@ def test_a_host_that_does_not_answer(
     path = run_file({"neural_network": section})
     assert rml("validate", path) == (
         *(2, ""),
-        f'{path}: 1 problem\n\nneural_network.layers: "http://{host}/network.json" cannot be read: {why}\n',
+        f'{path}: 2 problems\n\nneural_network.layers: "http://{host}/network.json" cannot be read: {why}\n'
+        f"neural_network.data.input_path: http://{host}/train cannot be read: {why}\n",
     )
 
 
