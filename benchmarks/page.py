@@ -100,6 +100,14 @@ def _when_it_trains(epoch: int, log: Path, process: subprocess.Popen[bytes]) -> 
     return time.perf_counter(), int(thread.read_text().split()[0]) / 1e9
 
 
+def of_short_epochs(folder: Path, a_second: float, env: Mapping[str, str]) -> int:
+    """So many batches, of which so many are `a_second`, that an epoch takes `SHORT` seconds if it can: what belongs to
+    each may take longer."""
+    least = write(folder / "least", 1, TRIED)
+    seconds(least, False, env)
+    return 1 + max(0, round(a_second * (SHORT - median_epoch(least.with_name("out_train.txt")))))
+
+
 def rows(rounds: int, quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -111,10 +119,7 @@ def rows(rounds: int, quick: bool) -> list[Row]:
             a_second = TRIED / shortest_epoch(tried.with_name("out_train.txt"))
             epochs, short_epochs = (3, 120) if quick else (LONG_EPOCHS, SHORT_EPOCHS)
             long = write(folder / "long", TRIED if quick else round(a_second * LONG), epochs)
-            least = write(folder / "least", 1, TRIED)
-            seconds(least, False, env)
-            more = round(a_second * (SHORT - median_epoch(least.with_name("out_train.txt"))))
-            short = write(folder / "short", 1 + max(0, more), short_epochs)
+            short = write(folder / "short", 1 if quick else of_short_epochs(folder, a_second, env), short_epochs)
             sides = [partial(held_up, long, epochs, tracked, env) for tracked in (True, False)]
             found = [compare(f"epochs of {LONG:.0f} s, shown", *sides, BOUND_LONG, rounds)]
             sides = [partial(seconds, short, tracked, env) for tracked in (True, False)]

@@ -116,12 +116,12 @@ def test_a_schedule_trains_where_data_are_new_and_keeps_the_better_one(
     digits("train", range(60))
     digits("test", range(1000, 1400))
     champion = run_file.parent / "champion"
-    options = ("--every", "20s", "--name", "digits", "--overlap", "skip")
+    options = ("--every", "10s", "--name", "digits", "--overlap", "skip")
     made = service.run("rml", "schedule", run_file.name, *options, cwd=run_file.parent)
     try:
         assert (made.returncode, made.stderr) == (0, "")
         assert made.stdout.splitlines() == [
-            "rml/retrain-digits: every 20s; where one takes longer, the next one is left out",
+            "rml/retrain-digits: every 10s; where one takes longer, the next one is left out",
             f"run file   {run_file}: read at each firing, so that changes count from the next one on",
             f"champion   {champion}/champion.pt",
             "now        prefect deployment run rml/retrain-digits",
@@ -147,7 +147,7 @@ def test_a_schedule_trains_where_data_are_new_and_keeps_the_better_one(
         after = native.read(champion / "champion.pt", "")
         assert after["run_id"] == rows[1]["challenger"]["run_id"] != before["run_id"]
         listed = service.run("rml", "schedule").stdout
-        assert "rml/retrain-digits: every 20s\n" in listed
+        assert "rml/retrain-digits: every 10s\n" in listed
         assert f"    champion  {champion}/champion.pt\n" in listed
         _check_page(service, second["id"], champion)
     finally:

@@ -349,6 +349,13 @@ def test_the_schema_is_one():
     assert json.loads(json.dumps(schema())) == schema()
 
 
+def test_terminals_print_the_schema_as_it_is():
+    """What stands in brackets is a style to Prefect's commands, `prefect deployment inspect` above all."""
+    from rich.markup import RE_TAGS
+
+    assert {tag[0] for tag in RE_TAGS.finditer(json.dumps(schema(), indent=2))} <= {"[tensorboard]"}
+
+
 def test_the_schema_describes_every_key():
     section = schema()["properties"][ROOT]
     assert set(section["properties"]) == set(RunFile.model_fields)
