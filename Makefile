@@ -3,8 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
-# -qq: errors only.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# -qq: errors only. What is imported is compiled then: to compile all of it beforehand takes a minute.
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
 # The first of these that really starts (a version manager's shim may stand in for one that is not there).
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
@@ -73,5 +73,5 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/pip
 $(PEERS)/peers.stamp: benchmarks/peers.txt constraints.txt | $(BIN)/pip
 	@echo "installing what is measured against into $(PEERS) (a minute or two, once)"
 	@$(BIN)/python -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt
+	@$(PEERS)/bin/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt
 	@touch $@

@@ -100,6 +100,12 @@ def _when_it_trains(epoch: int, log: Path, process: subprocess.Popen[bytes]) -> 
     return time.perf_counter(), int(thread.read_text().split()[0]) / 1e9
 
 
+def batches_a_second(folder: Path, env: Mapping[str, str]) -> float:
+    tried = write(folder / "tried", TRIED, 3)
+    seconds(tried, False, env)
+    return TRIED / shortest_epoch(tried.with_name("out_train.txt"))
+
+
 def of_short_epochs(folder: Path, a_second: float, env: Mapping[str, str]) -> int:
     """So many batches, of which so many are `a_second`, that an epoch takes `SHORT` seconds if it can: what belongs to
     each may take longer."""
@@ -114,9 +120,7 @@ def rows(rounds: int, quick: bool) -> list[Row]:
         home = folder / "prefect"
         home.mkdir()
         with server(home) as env:
-            tried = write(folder / "tried", TRIED, 3)
-            seconds(tried, False, env)
-            a_second = TRIED / shortest_epoch(tried.with_name("out_train.txt"))
+            a_second = 0.0 if quick else batches_a_second(folder, env)
             epochs, short_epochs = (3, 120) if quick else (LONG_EPOCHS, SHORT_EPOCHS)
             long = write(folder / "long", TRIED if quick else round(a_second * LONG), epochs)
             short = write(folder / "short", 1 if quick else of_short_epochs(folder, a_second, env), short_epochs)
