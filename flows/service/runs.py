@@ -67,8 +67,8 @@ def _crashed(options: Options, since: datetime) -> list[dict[str, Any]]:
 
 
 def _is_ours(run: dict[str, Any], alone: bool) -> bool:
-    """A worker says its name a moment after it has taken a run: until then it is ours where no other machine takes
-    runs. A run that is on and has no name was begun by no worker of ours."""
+    """Prefect's own workers say their names a moment after they have taken a run: until then it is ours where no other
+    machine takes runs. A run that is on and has no name was begun by no worker of ours."""
     name = worker_of(run)
     return is_here(name) if name is not None else alone and run["state_type"] == "PENDING"
 

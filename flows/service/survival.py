@@ -119,7 +119,9 @@ def keep(worker: str, busy: Callable[[], Collection[str]], answered_s: float = 0
     for run in left:
         its = runs.worker_of(run)
         if its == worker and alone:
-            _end(url, run, "Its process is gone")
+            # Of two that want a run the other one may have taken it, and says so again.
+            if run["state_type"] != "PENDING" or _age(run) > KEEP_S:
+                _end(url, run, "Its process is gone")
         elif its in online and its != worker:
             continue
         elif run["state_type"] == "PENDING":

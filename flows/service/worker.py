@@ -1,7 +1,8 @@
 """The worker of a pool: Prefect's process worker, for runs that train for days.
 
-It differs in two things. It waits for a server that is away, however long; Prefect's gives up after a while, and its
-runs die with it. And told to end, it tells its runs first, and waits until they have saved what they have.
+It differs in three things. It waits for a server that is away, however long; Prefect's gives up after a while, and its
+runs die with it. Told to end, it tells its runs first, and waits until they have saved what they have. And whose a run
+is, it says before it takes it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,17 @@ async def _work(pool: str) -> None:
             finally:
                 self.in_progress -= 1
                 self.running.remove(str(flow_run.id))
+
+        async def _propose_pending_state(self, flow_run: Any) -> bool:
+            """Says whose the run is before it is taken: Prefect's worker says so afterwards, and of a run whose worker
+            was killed in between nobody knows that it is nobody's any more."""
+            try:
+                await self._give_worker_labels_to_flow_run(flow_run.id)
+            except httpx.HTTPError as error:
+                # It stays scheduled, and is asked for again.
+                print(f"run {flow_run.name} is not taken yet: {type(error).__name__}: {error}", file=sys.stderr)
+                return False
+            return await super()._propose_pending_state(flow_run)
 
         async def get_and_submit_flow_runs(self) -> list[Any]:
             if self.ending:

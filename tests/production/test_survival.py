@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +74,19 @@ def test_the_worker_is_killed_or_told_to_end(campaign: Any):
     """The run of a killed worker goes on; one that a worker has told to end goes on when the worker is back."""
     runs = disturbed(campaign, "kill_worker", "end_worker")
     assert [run.retries for run in runs] == [0, 0]
+
+
+def test_a_worker_that_is_killed_when_it_has_just_taken_a_run_leaves_it_to_the_next(campaign: Any):
+    """Nothing but the worker's name on it says who was to start it."""
+    worker = campaign.worker()
+    run = campaign.submit("kill_worker")
+    until = time.monotonic() + chaos.PATIENCE
+    while (found := campaign.service.flow_run(run.id))["state_type"] == "SCHEDULED":
+        assert time.monotonic() < until
+    os.kill(worker, signal.SIGKILL)
+    assert found["labels"]["prefect.worker.name"].startswith("cpu on ")
+    campaign.finish(run)
+    assert (run.wrong, run.retries) == ([], 0)
 
 
 def test_the_server_is_killed_or_told_to_end(campaign: Any):

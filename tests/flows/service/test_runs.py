@@ -90,8 +90,11 @@ def test_the_workers_of_a_service_end_their_runs_at_once(server: Server, monkeyp
     for name in ("gone", "alive", "busy"):
         server.add(name, "RUNNING", HERE)
     server.add("stopped", "CANCELLING", HERE)
+    server.add("taken", "PENDING", HERE, 20)
+    server.add("perhaps another's", "PENDING", HERE, 1)
     survival.keep(HERE, lambda: ["busy"])
-    assert server.told == [("gone", "Crashed", "Its process is gone"), ("stopped", "Cancelled", "Cancelled")]
+    why = "Its process is gone"
+    assert server.told == [("gone", "Crashed", why), ("stopped", "Cancelled", "Cancelled"), ("taken", "Crashed", why)]
 
 
 def test_runs_of_workers_that_are_gone_are_ended_when_nothing_is_heard_of_them(server: Server):
