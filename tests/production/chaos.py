@@ -97,7 +97,8 @@ class Campaign:
     def cancel_in_ui(self, run: Run) -> None:
         """As the button does."""
         state = {"type": "CANCELLING", "name": "Cancelling", "message": "Set through the Prefect UI"}
-        self.service.call(f"/flow_runs/{run.id}/set_state", {"state": state, "force": False})
+        # Another disaster may have taken the server.
+        self._patiently(lambda: self.service.call(f"/flow_runs/{run.id}/set_state", {"state": state, "force": False}))
 
     def kill_worker_then_cancel(self, run: Run) -> None:
         self.kill_worker(run)
