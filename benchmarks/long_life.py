@@ -9,7 +9,7 @@ Between runs, when nothing is in progress, it looks at what holds memory (the pa
 open files, and at what lies in temporary folders, the cache and the database.
 
 Ends with status 1 where a run did not end well, a process or a file is left, or the memory of a worker or of Dask
-grows by more than `MOST_GROWTH`.
+grows by more than `GROWTH_MB` in 100 runs.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-# MB in 100 runs. Of each client that has come and gone Dask's scheduler keeps some 20 kB, whatever it has asked for: a
-# run has four.
-MOST_GROWTH = {"worker": 5.0, "dask": 5.0, "scheduler": 12.0}
+GROWTH_MB = 5.0
 PATIENCE = 900.0
 BIN = Path(sys.executable).parent
 # By a part of the command line.
@@ -293,7 +291,7 @@ def main() -> None:
     grown = {kind: slope(looked[1:], kind) for kind in KINDS}
     print("MB in 100 runs: " + ", ".join(f"{kind} {value:+.1f}" for kind, value in grown.items()))
     first, last = looked[1], looked[-1]
-    problems = failed + [f"{kind} grows" for kind, most in MOST_GROWTH.items() if grown[kind] > most]
+    problems = failed + [f"{kind} grows" for kind in ("worker", "scheduler", "dask") if grown[kind] > GROWTH_MB]
     problems += [f"{last.processes} processes are left"] if last.processes else []
     problems += [
         f"{last.left[name] - first.left[name]} files are left in {name}"
