@@ -32,10 +32,12 @@ from typing import Any
 
 import numpy as np
 import psutil
+import yaml
 
 GROWTH_MB = 5.0
 PATIENCE = 900.0
 BIN = Path(sys.executable).parent
+BENCHMARKS = Path(__file__).parent
 # By a part of the command line.
 KINDS = {
     "server": "flows.service.server server start",
@@ -61,6 +63,12 @@ class Looked:
     processes: int
     left: dict[str, int]
     database_mb: float
+
+
+def settings_of_scheduler() -> dict[str, str]:
+    """Dask's own, as the compose file has them."""
+    services = yaml.safe_load((BENCHMARKS.parent / "deployments" / "compose.yaml").read_text())["services"]
+    return {key: value for key, value in services["dask-scheduler"]["environment"].items() if key.startswith("DASK_")}
 
 
 @dataclass
@@ -97,9 +105,11 @@ class Service:
         host, port = self.scheduler.removeprefix("tcp://").split(":")
         scheduler = ["scheduler", "--host", host, "--port", port, "--no-dashboard"]
         worker = ["worker", self.scheduler, "--nworkers", "1", "--nthreads", "1", "--no-dashboard"]
+        worker += ["--local-directory", str(self.folder / "dask")]
         with (self.folder / "dask.log").open("wb") as log:
-            for words in (scheduler, [*worker, "--local-directory", str(self.folder / "dask")]):
-                self.dask.append(subprocess.Popen([BIN / "dask", *words], env=self.env, stdout=log, stderr=log))
+            for words, settings in ((scheduler, settings_of_scheduler()), (worker, {})):
+                env = {**self.env, **settings}
+                self.dask.append(subprocess.Popen([BIN / "dask", *words], env=env, stdout=log, stderr=log))
         self.command("rml", "up", "--port", str(self.port), "--gpu-runs", "0", "--cpu-runs", str(self.together))
 
     def down(self) -> None:
