@@ -28,7 +28,8 @@ test: $(VENV)/dev.stamp ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/dev.stamp ## run the tests that take longer (Debian has what they need in hdf5-tools, chromium, postgresql)
-	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 2 --dist loadgroup --no-loadscope-reorder \
+		$$(grep -rl --include='test_*.py' 'mark\.slow' tests)
 
 chaos: $(VENV)/dev.stamp ## kill what runs at 100 (KILLS) random moments, and see that nothing is lost
 	$(BIN)/python tests/production/chaos.py --kills $(or $(KILLS),100)

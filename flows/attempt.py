@@ -56,6 +56,7 @@ class Attempt:
     def lasting(self) -> Iterator[None]:
         """A context whose end the server is told of, also where it is away just then; within it, who cancels the run
         on the server reaches it, also where the worker that began it is gone."""
+        from prefect.exceptions import TerminationSignal
         from prefect.settings import get_current_settings
 
         url = get_current_settings().api.url
@@ -66,6 +67,11 @@ class Attempt:
         threading.Thread(target=_watch, args=(url, self.run_id, done), name="cancelling", daemon=True).start()
         try:
             yield
+        except TerminationSignal:
+            # While a batch is finished the engine cannot be told what the signal is for, and would take it for a crash.
+            if _state(url, self.run_id) == "CANCELLING":
+                _intend_to_cancel()
+            raise
         except Exception:
             _await_server(url)
             raise
@@ -239,13 +245,10 @@ def _end_cancelled(run_id: str) -> None:
 
 def _watch(url: str, run_id: str, done: threading.Event) -> None:
     """End this process as cancelling does, where the run has been cancelled and nobody else sees to it."""
-    from flows.service import api
-
     asked = False
     while not done.wait(WATCH_S):
-        try:
-            kind = api.call(url, f"/flow_runs/{UUID(run_id)}", timeout=WATCH_S)["state_type"]
-        except (*api.FAILURES, KeyError, TypeError):
+        kind = _state(url, run_id)
+        if kind is None:
             continue
         if kind == "CANCELLED" or (kind == "CANCELLING" and asked):
             log.warning("cancelled on the server, and no worker has said so: this run ends")
@@ -254,14 +257,29 @@ def _watch(url: str, run_id: str, done: threading.Event) -> None:
         asked = kind == "CANCELLING"
 
 
+def _state(url: str, run_id: str) -> str | None:
+    """The type of the state that the run is in; None: the server does not say."""
+    from flows.service import api
+
+    try:
+        return str(api.call(url, f"/flow_runs/{UUID(run_id)}", timeout=WATCH_S)["state_type"])
+    except (*api.FAILURES, KeyError, TypeError):
+        return None
+
+
 def _cancel_here() -> None:
-    # As Prefect's worker tells a run: the intent first, by which its engine knows what the signal is for.
+    # As Prefect's worker tells a run: the intent first. There is no worker that would say how the run has ended.
+    _intend_to_cancel()
+    os.environ["PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"] = "true"
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _intend_to_cancel() -> None:
+    """By this the engine knows what SIGTERM is for."""
     with suppress(ImportError, AttributeError):
         from prefect._internal import control_listener
 
         control_listener._set_intent("cancel")
-        os.environ["PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"] = "true"
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _await_server(url: str, run: str = "is done, and waits to tell it") -> None:

@@ -220,7 +220,8 @@ def _wait_for_workers(state: State, supervisor: Supervisor, options: Options) ->
         waiting = {
             pool
             for pool in waiting
-            if programs.get(pool, {}).get("statename") != "RUNNING" or not _is_online(options, pool)
+            if programs.get(pool, {}).get("statename") != "RUNNING"
+            or not _is_online(options, pool, programs[pool]["start"])
         }
         if not waiting:
             return
@@ -232,10 +233,17 @@ def _wait_for_workers(state: State, supervisor: Supervisor, options: Options) ->
         time.sleep(0.2)
 
 
-def _is_online(options: Options, pool: str) -> bool:
+def _is_online(options: Options, pool: str, since: int) -> bool:
+    """Whether the worker has said that it is there `since` it was started, in seconds: for a while the server takes one
+    that was killed for online, and one that is only starting does not outlive the server."""
     name = f"{pool} on {socket.gethostname()}"
     found = api.call(options.api, f"/work_pools/{pool}/workers/filter", {})
-    return any(each["name"] == name and each["status"] == "ONLINE" for each in found)
+    return any(
+        each["name"] == name
+        and each["status"] == "ONLINE"
+        and datetime.fromisoformat(each["last_heartbeat_time"]).timestamp() >= since
+        for each in found
+    )
 
 
 # What the server's log says, and what that means.

@@ -85,6 +85,8 @@ def test_the_webhook_is_told_of_what_happens(
     assert guarded.run("rml", "up", "--webhook", "none").returncode == 0
     names = [each["name"] for each in guarded.call("/automations/filter", {})]
     assert not [each for each in names if each.startswith("rml: tells")]
+    # Nor was anybody told of a crash when it was cancelled.
+    assert [each["event"] for _, _, each in receiver.told if each["run"] == name] == ["stalled", "better model"]
 
 
 def metrics(url: str) -> dict[str, float]:

@@ -24,9 +24,9 @@ LINK = "word-in-a-link"
 
 
 @pytest.fixture(scope="module")
-def guarded(put_up: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def locked(put_up: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A service with a password; its workers may touch the folder `open` in its home."""
-    home = tmp_path_factory.mktemp("guarded")
+    home = tmp_path_factory.mktemp("locked")
     data = home / "open"
     data.mkdir()
     random = np.random.default_rng(0)
@@ -67,27 +67,27 @@ def _section(**data: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _client(guarded: Any) -> Iterator[Any]:
+def _client(locked: Any) -> Iterator[Any]:
     from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
-    with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD}), guarded.client() as client:
+    with temporary_settings({PREFECT_API_AUTH_STRING: PASSWORD}), locked.client() as client:
         yield client
 
 
-def _submitted(guarded: Any, section: dict[str, Any]) -> Any:
+def _submitted(locked: Any, section: dict[str, Any]) -> Any:
     """A run of `section`, submitted as somebody would who uses none of our commands."""
-    parameters = {"neural_network": section, "base": str(guarded.home / "open")}
-    with _client(guarded) as client:
+    parameters = {"neural_network": section, "base": str(locked.home / "open")}
+    with _client(locked) as client:
         return client.create_flow_run_from_deployment(
             client.read_deployment_by_name("rml/train").id, parameters=parameters
         ).id
 
 
-def _ended(guarded: Any, run: Any) -> tuple[str, str]:
+def _ended(locked: Any, run: Any) -> tuple[str, str]:
     """Type and message of the state that the run ends in."""
     until = time.monotonic() + 240
     while time.monotonic() < until:
-        with _client(guarded) as client:
+        with _client(locked) as client:
             state = client.read_flow_run(run).state
         if state is not None and state.is_final():
             return state.type.value, state.message or ""
@@ -95,17 +95,17 @@ def _ended(guarded: Any, run: Any) -> tuple[str, str]:
     pytest.fail("the run does not end")
 
 
-def test_without_the_password_nobody_is_let_in(guarded: Any) -> None:
+def test_without_the_password_nobody_is_let_in(locked: Any) -> None:
     for path in ("/deployments/filter", "/flow_runs/filter", "/block_documents/filter"):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            guarded.call(path, {})
+            locked.call(path, {})
         assert refused.value.code == 401
-    said = guarded.run("rml", "status")
+    said = locked.run("rml", "status")
     assert said.returncode == 0, said.stdout + said.stderr
     assert PASSWORD not in said.stdout + said.stderr
 
 
-def test_a_run_file_from_others_stays_within_the_roots(guarded: Any) -> None:
+def test_a_run_file_from_others_stays_within_the_roots(locked: Any) -> None:
     """All ways out at once, by the path of each; and nothing of it was done."""
     section = _section(
         input_path="../secret.npy",
@@ -120,9 +120,9 @@ def test_a_run_file_from_others_stays_within_the_roots(guarded: Any) -> None:
         "save": "out/checkpoints",
         "load": "https://example.org/{{ prefect.blocks.secret.stores }}",
     }
-    kind, message = _ended(guarded, _submitted(guarded, section))
+    kind, message = _ended(locked, _submitted(locked, section))
     assert kind == "FAILED"
-    root, home = guarded.home / "open", guarded.home
+    root, home = locked.home / "open", locked.home
     outside = "is outside of what may be read and written here"
     for line in (
         'neural_network.layers: "$PREFECT_API_AUTH_STRING.json": $PREFECT_API_AUTH_STRING does not expand on a worker',
@@ -143,21 +143,21 @@ def test_a_run_file_from_others_stays_within_the_roots(guarded: Any) -> None:
     assert sorted(path.name for path in root.iterdir()) == ["out", "x.npz", "y.npz"]
 
 
-def test_what_is_secret_is_seen_nowhere(guarded: Any) -> None:
+def test_what_is_secret_is_seen_nowhere(locked: Any) -> None:
     """A run that has a block's secret in its process, and one that is given a secret: neither is in the database, in a
     log, in an artifact or in a checkpoint."""
-    run = _submitted(guarded, _section())
-    kind, message = _ended(guarded, run)
+    run = _submitted(locked, _section())
+    kind, message = _ended(locked, run)
     assert kind == "COMPLETED", message
-    refused = guarded.home / "open" / "refused.json"
+    refused = locked.home / "open" / "refused.json"
     refused.write_text(json.dumps({"neural_network": _section(input_path=f"https://host/a?token={LINK}")}))
-    said = guarded.run("rml", "submit", refused)
+    said = locked.run("rml", "submit", refused)
     assert said.returncode == 2, said.stdout + said.stderr
     assert 'neural_network.data.input_path: "https://host/a?token=***": the parameters of a run are seen' in said.stderr
     refused.unlink()
-    found = [*_files_with(guarded.home, STORES), *_files_with(guarded.home, LINK), *_files_with(guarded.home, PASSWORD)]
+    found = [*_files_with(locked.home, STORES), *_files_with(locked.home, LINK), *_files_with(locked.home, PASSWORD)]
     assert found == []
-    assert (guarded.home / "open" / "checkpoints" / "model_checkpoint_1.pt").exists()
+    assert (locked.home / "open" / "checkpoints" / "model_checkpoint_1.pt").exists()
 
 
 def _files_with(folder: Path, text: str) -> list[str]:
@@ -168,18 +168,18 @@ def _files_with(folder: Path, text: str) -> list[str]:
     ]
 
 
-def test_everything_listens_on_loopback_and_the_folder_is_closed(guarded: Any) -> None:
+def test_everything_listens_on_loopback_and_the_folder_is_closed(locked: Any) -> None:
     heard = [
         connection.laddr.ip
-        for process in guarded.processes()
+        for process in locked.processes()
         for connection in process.net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     ]
     assert heard
     assert set(heard) <= {"127.0.0.1", "::1"}
-    assert stat.S_IMODE(guarded.state.stat().st_mode) == 0o700
-    sockets = [path for path in guarded.state.rglob("*") if stat.S_ISSOCK(path.stat().st_mode)]
+    assert stat.S_IMODE(locked.state.stat().st_mode) == 0o700
+    sockets = [path for path in locked.state.rglob("*") if stat.S_ISSOCK(path.stat().st_mode)]
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in sockets)
-    private = [guarded.state / "prefect" / "prefect.db"]
+    private = [locked.state / "prefect" / "prefect.db"]
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in private)
     assert os.access(private[0], os.R_OK)

@@ -9,11 +9,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from flows.service import api
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +100,10 @@ def test_a_supervisor_that_is_killed_is_followed_by_another(service: Any) -> Non
     assert service.status()["well"]
     servers = [process for process in service.processes() if "server" in process.cmdline()]
     assert len(servers) == 1
+    # Up is a worker that has said so itself: the server knows the one of before by the same name.
+    for name in ("gpu", "cpu"):
+        (found,) = api.call(f"{service.url}/api", f"/work_pools/{name}/workers/filter", {})
+        assert datetime.fromisoformat(found["last_heartbeat_time"]).timestamp() > _began(service.pid(name))
 
 
 def test_a_server_that_does_not_come_back_takes_nobody_along(service: Any) -> None:
@@ -115,6 +122,11 @@ def test_a_server_that_does_not_come_back_takes_nobody_along(service: Any) -> No
     again = service.run("rml", "up")
     assert (again.returncode, again.stderr) == (0, "")
     assert {name: service.pid(name) for name in workers} == workers
+
+
+def _began(pid: int) -> float:
+    began: float = psutil.Process(pid).create_time()
+    return began
 
 
 def _bound(to_be: socket.socket, port: int) -> bool:

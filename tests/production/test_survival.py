@@ -104,6 +104,10 @@ def test_the_server_is_away_for_a_minute(campaign: Any, monkeypatch: pytest.Monk
 def test_a_run_is_cancelled_in_the_ui_and_by_the_command(campaign: Any):
     runs = disturbed(campaign, "cancel_in_ui", "cancel_by_command", "kill_worker_then_cancel")
     assert all(run.retries == 1 or run.at()[0] == chaos.EPOCHS for run in runs)
+    # Who cancels is not told of a crash, and nothing is begun anew.
+    for run in runs[:2]:
+        states = campaign.service.call(f"/flow_run_states/?flow_run_id={run.id}")
+        assert not [state for state in states if state["type"] == "CRASHED"]
 
 
 def test_a_dask_worker_is_killed_or_told_to_end(campaign: Any):
