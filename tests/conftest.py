@@ -28,14 +28,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Services that several files share, each with what it is worth in time: the longest are the last to begin.
+# Services that many tests share, the one with the longest tests first.
 SHARED = ("service", "campaign", "guarded")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: a file's tests are run by one process, and so are those of one service, wherever they
-    are. Services come last: one that nobody uses any more takes a tenth of a core until its process ends."""
+    are. Services come last: one that nobody uses any more takes 6 % of a core until its process ends."""
     last: dict[pytest.Item, int] = {}
     for item in items:
         of = [name for name in SHARED if name in getattr(item, "fixturenames", ())]

@@ -16,8 +16,6 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.service import api
-
 pytestmark = pytest.mark.slow
 
 PATIENCE = 240.0
@@ -102,8 +100,9 @@ def test_a_supervisor_that_is_killed_is_followed_by_another(service: Any) -> Non
     assert len(servers) == 1
     # Up is a worker that has said so itself: the server knows the one of before by the same name.
     for name in ("gpu", "cpu"):
-        (found,) = api.call(f"{service.url}/api", f"/work_pools/{name}/workers/filter", {})
-        assert datetime.fromisoformat(found["last_heartbeat_time"]).timestamp() > _began(service.pid(name))
+        (found,) = service.call(f"/work_pools/{name}/workers/filter", {})
+        began = psutil.Process(service.pid(name)).create_time()
+        assert datetime.fromisoformat(found["last_heartbeat_time"]).timestamp() > began
 
 
 def test_a_server_that_does_not_come_back_takes_nobody_along(service: Any) -> None:
@@ -122,11 +121,6 @@ def test_a_server_that_does_not_come_back_takes_nobody_along(service: Any) -> No
     again = service.run("rml", "up")
     assert (again.returncode, again.stderr) == (0, "")
     assert {name: service.pid(name) for name in workers} == workers
-
-
-def _began(pid: int) -> float:
-    began: float = psutil.Process(pid).create_time()
-    return began
 
 
 def _bound(to_be: socket.socket, port: int) -> bool:
