@@ -105,7 +105,7 @@ def execute(
         if checked.run.file.data.validation_split is not None and checked.training is not None:
             apart = checked.test.count if checked.test is not None else 0
             say.info(f"{apart} of {apart + checked.training.count} training samples are held out for evaluation")
-        prepared, slice_sets = _prepare(checked, planned, _keeping(do, held), scheduler)
+        prepared, slice_sets = _prepare(checked, planned, _keeping(do, held), scheduler, held)
         if slice_sets:
             publish(table_of(planned, prepared))
         from tasks.build import build
@@ -200,7 +200,8 @@ def _watched(checked: Checked, folder: Path, position: Position | None, planned:
 
 
 def _keeping(do: Do, held: ExitStack) -> Do:
-    """Prepared samples that a phase gives are not removed by anybody until `held` lets go of them."""
+    """Prepared samples that a phase gives are not removed by anybody until `held` lets go of them: also those of a
+    phase that Prefect has taken from its cache, which was not called."""
 
     def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         while True:
@@ -211,14 +212,14 @@ def _keeping(do: Do, held: ExitStack) -> Do:
                 held.enter_context(in_use(Path(given.folder)))
                 return given
             except Gone:
-                # Somebody cleaned up between the two: they are made again.
+                # Somebody has cleaned up since Prefect was asked: they are made again.
                 continue
 
     return call
 
 
 def _prepare(
-    checked: Checked, planned: Plan, do: Do, scheduler: str | None
+    checked: Checked, planned: Plan, do: Do, scheduler: str | None, held: ExitStack
 ) -> tuple[dict[str, Prepared], list[SliceSet]]:
     """The samples of each role, ready for the ranks, and the slice sets that they are cut in."""
     prepared: dict[str, Prepared] = {}
@@ -228,7 +229,7 @@ def _prepare(
         survey = surveys[role]
         assert survey is not None
         # A copy each: Prefect takes an object that two phases have for data that flows between them.
-        source = Source(survey, checked.run.file.data.model_copy(), scheduler)
+        source = Source(survey, checked.run.file.data.model_copy(), scheduler, held)
         if role in planned.transform:
             loaded = do(phase.name, load, source.listed_only())
             prepared[role] = do(planned.transform[role].name, transform, source, loaded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,11 +30,13 @@ def prepared_samples() -> Path:
 
 @dataclass(frozen=True)
 class Source:
-    """The samples of a role and how they are to be kept; `scheduler` is the Dask cluster's address, if any."""
+    """The samples of a role and how they are to be kept; `scheduler` is the Dask cluster's address, if any. `held`:
+    as `prepare` has it."""
 
     survey: Survey
     data: Data
     scheduler: str | None
+    held: ExitStack | None = None
 
     @cached_property
     def key(self) -> str:
@@ -58,7 +61,7 @@ def load(source: Source) -> Prepared:
     """
     watch = _Watch(f"load {source.survey.role}") if source.survey.grids else None
     with mapper(source.scheduler, watch) as on_cluster:
-        return prepare(source.survey, source.data, prepared_samples(), on_cluster)
+        return prepare(source.survey, source.data, prepared_samples(), on_cluster, source.held)
 
 
 class _Watch:

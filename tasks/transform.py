@@ -14,4 +14,4 @@ def transform(source: Source, loaded: Prepared) -> Prepared:
         RunFailed: files that do not decode, a full disk.
     """
     with mapper(source.scheduler) as on_cluster:
-        return prepare(source.survey, source.data, prepared_samples(), on_cluster)
+        return prepare(source.survey, source.data, prepared_samples(), on_cluster, source.held)

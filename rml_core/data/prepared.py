@@ -6,9 +6,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from rml_core.data.building import built_beside
 from rml_core.data.files import NAMED, Form, Item, Role
 from rml_core.data.handles import closing
 from rml_core.data.nans import counted
+from rml_core.data.prepared_folders import MANIFEST, Gone, in_use
 from rml_core.data.prepared_volumes import Side, identity
 from rml_core.data.section import Data
 from rml_core.data.store import Alike, Index, NotAlike, Put, Unlike
@@ -33,7 +34,6 @@ from rml_core.data.volumes import Volume, opened_volume
 from rml_core.slicers.grid import SliceGrid
 from rml_core.transforms.chain import Chain
 
-MANIFEST = "manifest.json"
 FORMAT = 3
 
 Place = Alike | Unlike
@@ -141,36 +141,52 @@ def folder_of(survey: Survey, data: Data, under: Path) -> Path:
     return under.absolute() / f"{survey.role}-{key_of(survey, data)}"
 
 
-def prepare(survey: Survey, data: Data, under: Path, map: Map = map) -> Prepared:  # noqa: A002
+def prepare(
+    survey: Survey,
+    data: Data,
+    under: Path,
+    map: Map = map,  # noqa: A002
+    held: ExitStack | None = None,
+) -> Prepared:
     """Prepare the samples in a folder of their own below `under`, or find them there.
 
     With `preload`, samples are decoded, go through the leading deterministic transforms, and are stored in the decoded
     type. Masks are read in any case, for their distinct values. `map(function, jobs)` gives the results in order; it
     may run the function (a module's, picklable) anywhere that sees the same files. The folder appears under its name
-    only when whole. Raises `RunFailed` naming the files that cannot be decoded, or when the disk is full.
+    only when whole; nobody who cleans up removes it until `held` lets go of it. Raises `RunFailed` naming the files
+    that cannot be decoded, or when the disk is full.
     """
     folder = folder_of(survey, data, under)
-    manifest = None
-    while manifest is None:
-        if not is_whole(folder):
-            try:
-                with built_beside(folder) as building:
-                    _build(survey, data, building, map)
-                    _put_in_place(building, folder)
-            except OSError as error:
-                raise RunFailed(
-                    f"samples cannot be prepared in {under}: {error.strerror or error}; "
-                    "make room there, or set XDG_CACHE_HOME to another folder"
-                ) from error
-            _manifest.cache_clear()
-        # Somebody may clean up between the two.
-        with suppress(FileNotFoundError):
-            manifest = _manifest(str(folder))
+    with ExitStack() as here:
+        while True:
+            made = nullcontext() if is_whole(folder) else _made(survey, data, folder, map)
+            # One that was there may be gone by now: somebody has cleaned up.
+            with made, suppress(Gone):
+                (held or here).enter_context(in_use(folder))
+                break
+        manifest = _manifest(str(folder))
     values = tuple((value, path) for value, path in manifest["mask_values"])
     return Prepared(
         str(folder), data, survey.role, survey.count, survey.sample_shape, survey.target, survey.classes, values,
         survey.batch_size, survey.input_form, survey.target_form, survey.grids,
     )  # fmt: skip
+
+
+@contextmanager
+def _made(survey: Survey, data: Data, folder: Path, map: Map) -> Iterator[None]:  # noqa: A002
+    """Makes `folder`, which nobody removes as long as the context lasts."""
+    try:
+        with built_beside(folder) as building:
+            _build(survey, data, building, map)
+            with in_use(building):
+                _put_in_place(building, folder)
+                _manifest.cache_clear()
+                yield
+    except OSError as error:
+        raise RunFailed(
+            f"samples cannot be prepared in {folder.parent}: {error.strerror or error}; "
+            "make room there, or set XDG_CACHE_HOME to another folder"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rml_core.data.building import built_beside
-from rml_core.data.prepared import MANIFEST
+
+MANIFEST = "manifest.json"
 
 
 class Gone(Exception):
@@ -33,7 +34,8 @@ class Folder:
 
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Nobody removes `folder` as long as the context lasts; its time of last use is now.
+    """Nobody removes `folder`, whatever it is called meanwhile, as long as the context lasts; its time of last use is
+    now.
 
     Raises:
         Gone: it is not there (any more).
@@ -47,11 +49,11 @@ def in_use(folder: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         if not _is_still(manifest, descriptor):
             raise Gone
-        _used_now(manifest)
+        _used_now(descriptor)
         try:
             yield
         finally:
-            _used_now(manifest)
+            _used_now(descriptor)
     finally:
         os.close(descriptor)
 
@@ -121,7 +123,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _used_now(manifest: Path) -> None:
+def _used_now(manifest: int) -> None:
     # Of another user's samples the time stays as it is.
     with suppress(OSError):
         os.utime(manifest)

@@ -9,14 +9,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.cleaning import CLAIM, clean, clean_command, said, seconds, size
+from flows.phases import execute
+from rml_core.check import check
 from rml_core.config.problem import Refused
 from rml_core.config.unfinished import another, unfinished
 from rml_core.data.prepared_folders import in_use
 from rml_core.engine.claim import claimed
+from rml_core.run import read
 
 DAY = 86400.0
 Rml = Callable[..., tuple[int, str, str]]
@@ -91,6 +95,26 @@ def test_what_a_run_uses_stays_and_counts(cache: Path) -> None:
     assert [each.path for each in done.removed] == [second]
     assert done.kept >= 100_000
     assert done.lines(dry_run=False)[1] == f"{first}: kept, a run uses it"
+
+
+@pytest.mark.parametrize("transforms", [[], [{"resize": [12, 12]}]])
+def test_what_a_run_has_prepared_stays_from_the_first_moment(
+    classification: dict[str, Any], transforms: list[dict[str, Any]], cache: Path, tmp_path: Path
+) -> None:
+    classification["neural_network"]["data"].update(preload=True, transforms=transforms)
+    calls: list[str] = []
+
+    def cleaned_before_use(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        calls.append(name)
+        given = function(*arguments)
+        assert clean(0.0, 0).removed == []
+        return given
+
+    execute(check(read(classification, tmp_path)), cleaned_before_use)
+    assert len(calls) == len(set(calls))
+    assert {"load training", "load test"} < set(calls)
+    # Other than by a run that is over.
+    assert len(clean(0.0, 0).removed) == len(transforms) * 2 + 2
 
 
 def test_a_dry_run_only_says_what_would_go(cache: Path, dead: int) -> None:
