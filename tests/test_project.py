@@ -119,3 +119,10 @@ def test_the_sample_data_name_their_source_and_licence() -> None:
     rows = {folder: line for line in readme.splitlines() for folder in folders if line.startswith(f"| `{folder}/`")}
     assert sorted(rows) == sorted(folders)
     assert all(len([cell for cell in line.strip("|").split("|") if cell.strip()]) == 4 for line in rows.values())
+
+
+def test_what_make_starts_keeps_what_it_has_compiled() -> None:
+    shown = 'show: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"'
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["make", "--silent", "--eval", shown, "show"]
+    assert subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout == b"[]\n"
