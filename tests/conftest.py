@@ -44,6 +44,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=last.__getitem__)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where pytest-xdist groups nothing, each process would put up each service, and nobody would say so."""
+    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest-xdist does not group the tests of this pytest: see pyproject.toml")
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prepared samples of a test are its own."""

@@ -58,7 +58,7 @@ def started(folder: Path, workers: int, threads: int) -> Iterator[Processes]:
                 process.wait()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     """A scheduler, and two workers of two threads; not to be killed."""
     with started(tmp_path_factory.mktemp("dask"), 2, 2) as processes:
