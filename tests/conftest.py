@@ -44,10 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=last.__getitem__)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Where pytest-xdist groups nothing, each process would put up each service, and nobody would say so."""
-    if getattr(session.config.option, "loadgroup", False) and any("@" not in item.nodeid for item in session.items):
-        raise pytest.UsageError("this pytest-xdist does not group the tests of this pytest: see pyproject.toml")
+    if node.config.option.dist == "loadgroup" and any("@" not in name for name in ids):
+        pytest.exit("this pytest-xdist does not group the tests of this pytest: see pyproject.toml", 4)
 
 
 @pytest.fixture(autouse=True)
