@@ -1,4 +1,4 @@
-"""The Dask cluster for work over many samples: embedded threads, or the cluster at an address."""
+"""Where work over many samples is done: in threads of this process, or on the Dask cluster at an address."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
@@ -21,7 +21,6 @@ from tasks.ranks import threads
 # Addresses with commas between them: those that a worker takes from others. Unset, and without `RML_ROOTS`: those of
 # its own machine.
 SCHEDULERS = "RML_SCHEDULERS"
-LOOPBACK = "127.0.0.1:0"
 # So long a scheduler at an address may take to answer.
 ANSWER_S = 10.0
 # So long a cluster may have no worker while there is work for one.
@@ -75,36 +74,46 @@ def _is_here(host: str) -> bool:
 
 @contextmanager
 def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
-    """Give a `map(function, items)` that runs on the cluster at `scheduler`, or on an embedded one.
+    """Give a `map(function, items)` that runs on the cluster at `scheduler`, or in threads.
 
-    Results come in the order of the items; the first failure is raised and the rest is cancelled. An embedded one
-    is started by the first call.
+    Results come in the order of the items; the first failure is raised and the rest is cancelled.
 
     Raises:
         RunFailed: no scheduler answers at the address, needed or not; it has no worker for `ALONE_S`.
     """
-    with ExitStack() as stack:
-        clients: list[Any] = []
-        if scheduler is not None:
-            clients.append(stack.enter_context(_client(scheduler)))
+    if scheduler is None:
+        yield lambda function, items: _in_threads(function, items, watch)
+        return
+    with _client(scheduler) as client:
 
         def on_cluster(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
-            if not clients:
-                clients.append(stack.enter_context(_client(scheduler)))
-            if scheduler is not None:
-                Cluster(clients[0], scheduler).wait()
-            futures = clients[0].map(function, items, pure=False)
+            Cluster(client, scheduler).wait()
+            futures = client.map(function, items, pure=False)
             try:
                 if watch is not None:
                     for result in _as_they_come(futures):
                         watch(result, len(items))
-                return clients[0].gather(futures)
+                given: list[Any] = client.gather(futures)
+                return given
             except BaseException:
                 # Only then: that tasks are cancelled is told to all clients of a scheduler.
-                clients[0].cancel(futures)
+                client.cancel(futures)
                 raise
 
         yield on_cluster
+
+
+def _in_threads(function: Callable[[Any], Any], items: list[Any], watch: Watch | None) -> list[Any]:
+    with ThreadPoolExecutor(threads(), "rml-prepare") as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            if watch is not None:
+                for future in as_completed(futures):
+                    watch(future.result(), len(items))
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 class Cluster:
@@ -197,38 +206,14 @@ def _as_they_come(futures: list[Any]) -> Iterator[Any]:
             yield future.result()
 
 
-def _not_raised_here(record: logging.LogRecord) -> bool:
-    """What fails in a task is raised where its result is asked for, and is not to be said twice."""
-    return not str(record.msg).startswith("Compute Failed")
-
-
-@contextmanager
-def _client(scheduler: str | None) -> Iterator[Any]:
+def _client(scheduler: str) -> Any:
     import distributed
 
     # The import sets the level to INFO.
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    logging.getLogger("distributed.worker").addFilter(_not_raised_here)
     # A scheduler that is gone is said by the run.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-    # The package has no types of its own.
-    dask: Any = distributed
-
-    if scheduler is None:
-        embedded = dask.LocalCluster(
-            n_workers=1,
-            threads_per_worker=threads(),
-            processes=False,
-            memory_limit=0,
-            # The dashboards cannot be left out: any free port, for this machine alone.
-            dashboard_address=LOOPBACK,
-            worker_dashboard_address=LOOPBACK,
-        )
-        with embedded, dask.Client(embedded) as client:
-            yield client
-        return
-    with _connected(dask, scheduler) as client:
-        yield client
+    return _connected(distributed, scheduler)
 
 
 def _connected(dask: Any, scheduler: str) -> Any:

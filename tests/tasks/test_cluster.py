@@ -1,4 +1,4 @@
-"""Work on the embedded cluster, and on one that is there: a scheduler and a worker of their own."""
+"""Work in threads, and on a cluster that is there: a scheduler and a worker of their own."""
 
 from __future__ import annotations
 
@@ -105,42 +105,54 @@ def test_a_worker_with_roots_takes_none_but_schedulers_that_it_trusts(monkeypatc
 
 def test_results_come_in_the_order_of_the_items(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RML_THREADS", "3")
-    with mapper(None) as on_cluster:
-        assert list(on_cluster(doubled, list(range(50)))) == [2 * number for number in range(50)]
-        assert set(on_cluster(process_of, [1, 1])) == {os.getpid()}
+    with mapper(None) as in_threads:
+        assert list(in_threads(doubled, list(range(50)))) == [2 * number for number in range(50)]
+        assert set(in_threads(process_of, [1, 1])) == {os.getpid()}
 
 
-def test_the_first_failure_is_raised_and_not_logged_too(capfd: pytest.CaptureFixture[str]):
-    with mapper(None) as on_cluster:
+def test_as_many_at_once_as_there_are_threads(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RML_THREADS", "3")
+    together = threading.Barrier(3)
+    with mapper(None) as in_threads:
+        assert sorted(in_threads(lambda _: together.wait(timeout=60), [0, 1, 2])) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_the_first_failure_is_raised_and_the_rest_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], watched: bool
+):
+    monkeypatch.setenv("RML_THREADS", "1")
+    begun: list[int] = []
+    seen: list[tuple[int, int]] = []
+    go_on = threading.Event()
+
+    def work(number: int) -> int:
+        begun.append(number)
+        # Until it is known that the third has failed.
+        assert number < 4 or go_on.wait(timeout=60)
+        return fails_on_3(number)
+
+    watch = (lambda result, total: seen.append((result, total))) if watched else None
+    with mapper(None, watch) as in_threads:
+        threading.Timer(2.0, go_on.set).start()
         with pytest.raises(RunFailed, match=r"^3 is too much$"):
-            on_cluster(fails_on_3, list(range(20)))
-        assert list(on_cluster(doubled, [4])) == [8]
+            in_threads(work, list(range(20)))
+        assert begun in ([0, 1, 2, 3], [0, 1, 2, 3, 4])
+        assert list(in_threads(doubled, [4])) == [8]
+    assert sorted(seen) == ([(number, 20) for number in (0, 1, 2)] + [(8, 1)] if watched else [])
     assert capfd.readouterr() == ("", "")
 
 
-def test_nothing_is_started_before_it_is_needed_and_nothing_stays():
-    before = threading.active_count()
-    with mapper(None):
-        assert threading.active_count() == before
+def listening() -> int:
+    return sum(found.status == psutil.CONN_LISTEN for found in psutil.Process().net_connections())
 
 
-def listening(_: Any) -> list[str]:
-    return [found.laddr.ip for found in psutil.Process().net_connections() if found.status == psutil.CONN_LISTEN]
-
-
-def test_the_embedded_cluster_is_for_this_machine_alone():
-    before = len(listening(0))
-    with mapper(None) as on_cluster:
-        (addresses,) = on_cluster(listening, [0])
-        assert len(addresses) >= before
-        assert set(addresses) <= {"127.0.0.1", "::1"}
-
-
-def test_two_embedded_clusters_do_not_meet(recwarn: pytest.WarningsRecorder):
-    with mapper(None) as one, mapper(None) as other:
-        assert list(one(doubled, [1])) == [2]
-        assert list(other(doubled, [2])) == [4]
-    assert not [warning for warning in recwarn if "Port" in str(warning.message)]
+def test_threads_are_started_when_they_are_needed_and_nothing_listens_or_stays():
+    threads, ports = threading.active_count(), listening()
+    with mapper(None) as in_threads:
+        assert threading.active_count() == threads
+        assert in_threads(lambda _: listening(), [0]) == [ports]
+    assert threading.active_count() == threads
 
 
 @pytest.fixture(scope="module")
