@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import os
 import signal
@@ -51,10 +52,14 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
         pytest.exit("this pytest-xdist does not group the tests of this pytest: see pyproject.toml", 4)
 
 
+_number = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prepared samples of a test are its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    """Prepared samples of a test are its own. The folder is made when it is needed: pytest's own way to a new one
+    looks at all that are there, and there are thousands of tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches" / str(next(_number))))
 
 
 def write_pictures(folder: Path, each: int, seed: int, size: int = 12) -> None:

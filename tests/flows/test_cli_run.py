@@ -186,6 +186,7 @@ def test_is_configured(files: dict[str, str], variables: dict[str, str], expecte
     assert (finished.stdout.strip(), finished.returncode) == (expected, 0), finished.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_server")
 def test_a_server_of_its_own(classification: dict[str, Any], run_file: RunFile, tmp_path: Path):
     """Without a configured server the run brings one, and takes it away; only our own lines are seen."""

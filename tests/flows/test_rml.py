@@ -102,6 +102,7 @@ def test_the_flow_does_what_the_plan_says(
     assert {name for name, state in states.items() if state == "Cached"} == cached
 
 
+@pytest.mark.slow
 def test_what_is_cached_is_made_again_when_it_is_damaged_or_the_files_change(
     classification: dict[str, Any],
     run_file: Callable[..., Path],
@@ -153,6 +154,7 @@ def test_a_failure_is_said_in_one_line_with_its_phase(
     assert finished.stderr.strip() in flow_run["state"]["message"]
 
 
+@pytest.mark.slow
 def test_a_flow_that_no_command_started_logs_to_its_server_but_not_each_of_many_epochs(
     classification: dict[str, Any], prefect_server: dict[str, str], tmp_path: Path
 ):
