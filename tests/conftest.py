@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,6 +24,8 @@ import pytest
 # The networks of the tests are small: threads, of which other tests may want some too, cost more than they give.
 # Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Each test has a cache of its own, in which matplotlib would look through all fonts again: half a second of a core.
+os.environ.setdefault("MPLCONFIGDIR", os.path.join(tempfile.gettempdir(), f"rml-tests-{os.getuid()}-matplotlib"))
 
 
 # Where the tests themselves were started to ignore Ctrl-C, they and the commands they start would ignore it too.

@@ -70,6 +70,8 @@ def another_archive():
         (another_archive()[:-5], "is damaged: File is not a zip file", FROM_WHOLE),
         (weights_alone()[:9], "is damaged: ", FROM_WHOLE),
     ],
+    # An archive holds the time: the processes that share the tests out would each have other names for them.
+    ids=["weights", "archive", "part of an archive", "part of weights"],
 )
 def test_files_without_a_network(tmp_path, content, what, remedy):
     (tmp_path / "model").write_bytes(content)
