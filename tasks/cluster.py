@@ -91,7 +91,7 @@ def mapper(scheduler: str | None, watch: Watch | None = None) -> Iterator[Map]:
             futures = client.map(function, items, pure=False)
             try:
                 if watch is not None:
-                    for result in _as_they_come(futures):
+                    for result in _as_they_come(client, futures):
                         watch(result, len(items))
                 given: list[Any] = client.gather(futures)
                 return given
@@ -195,13 +195,13 @@ def cluster(scheduler: str, stopped: Callable[[], bool] = lambda: False) -> Iter
         yield Cluster(client, scheduler, stopped)
 
 
-def _as_they_come(futures: list[Any]) -> Iterator[Any]:
+def _as_they_come(client: Any, futures: list[Any]) -> Iterator[Any]:
     """The results, those that fail left out."""
     import distributed
 
     # The package has no types of its own.
     dask: Any = distributed
-    for future in dask.as_completed(futures):
+    for future in dask.as_completed(futures, loop=client.loop):
         if future.status == "finished":
             yield future.result()
 
@@ -221,7 +221,8 @@ def _connected(dask: Any, scheduler: str) -> Any:
     until = time.monotonic() + ANSWER_S
     while True:
         try:
-            return dask.Client(scheduler, timeout=ANSWER_S)
+            # Not Dask's default: one whose scheduler is gone would be asked by whatever uses dask in this process.
+            return dask.Client(scheduler, timeout=ANSWER_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise RunFailed(f"no Dask scheduler answers at {scheduler} ({error})") from error
         except AssertionError as error:

@@ -303,7 +303,7 @@ def test_a_scheduler_that_says_more_than_its_first_word_is_asked_again(monkeypat
 
     asked: list[str] = []
 
-    def client(address: str, timeout: float) -> str:
+    def client(address: str, timeout: float, set_as_default: bool) -> str:
         asked.append(address)
         assert len(asked) > 2
         return "client"
@@ -315,3 +315,21 @@ def test_a_scheduler_that_says_more_than_its_first_word_is_asked_again(monkeypat
     monkeypatch.setattr("tasks.cluster.ANSWER_S", -1.0)
     with pytest.raises(RunFailed, match=r"^the Dask scheduler at tcp://here:1 lets nobody in$"):
         _connected(distributed, "tcp://here:1")
+
+
+def test_what_else_uses_dask_in_this_process_does_not_use_our_clients(cluster: tuple[str, int]):
+    """Neither while there is one nor when its scheduler is gone."""
+    import dask
+
+    alone = dask.delayed(process_of)(0)
+    with mapper(cluster[0]) as on_cluster:
+        assert list(on_cluster(len, ["ab"])) == [2]
+        assert alone.compute() == os.getpid()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with (
+            pytest.raises(RunFailed, match="no Dask scheduler answers"),
+            mapper(f"tcp://127.0.0.1:{nobody.getsockname()[1]}"),
+        ):
+            pass
+    assert alone.compute() == os.getpid()
