@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PEERS := .venv-peers
 # -qq: errors only. What is imported is compiled then, once: to compile all of it beforehand takes a minute.
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt
-# Where it is set, as in many containers, torch and Prefect would be compiled again by each process: 11 s of a core.
+# Where it is set, as in many containers, torch and Prefect would be compiled again by each process: 7 s of a core.
 unexport PYTHONDONTWRITEBYTECODE
 # The first of these that really starts (a version manager's shim may stand in for one that is not there).
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3 python; do \
