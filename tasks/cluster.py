@@ -23,7 +23,7 @@ from tasks.ranks import threads
 SCHEDULERS = "RML_SCHEDULERS"
 # So long a scheduler at an address may take to answer.
 ANSWER_S = 10.0
-# So long a cluster may have no worker while there is work for one.
+# So long a cluster may have no worker while there is work for one, or a scheduler may let nobody in.
 ALONE_S = 60.0
 # So often who waits for one looks whether it is there.
 LOOK_S = 0.1
@@ -218,7 +218,8 @@ def _client(scheduler: str) -> Any:
 
 def _connected(dask: Any, scheduler: str) -> Any:
     """A client of the scheduler at an address. Raises `RunFailed`: nobody answers there."""
-    until = time.monotonic() + ANSWER_S
+    # Busy machines lose that race for long, and the scheduler is there.
+    until = time.monotonic() + ALONE_S
     while True:
         try:
             # Not Dask's default: one whose scheduler is gone would be asked by whatever uses dask in this process.

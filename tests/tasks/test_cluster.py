@@ -293,6 +293,8 @@ def test_a_scheduler_lets_in_who_comes_while_others_cancel(cluster: tuple[str, i
         with _connected(distributed, address) as other:
             while not ended.wait(0.001):
                 other.cancel(other.map(doubled, [1], pure=False))
+                # Until the scheduler has heard it: on a busy machine it would be drowned otherwise.
+                other.nthreads()
 
     with ThreadPoolExecutor(1) as threads:
         threads.submit(cancels)
@@ -318,7 +320,7 @@ def test_a_scheduler_that_says_more_than_its_first_word_is_asked_again(monkeypat
     monkeypatch.setattr("tasks.cluster.LOOK_S", 0.0)
     assert _connected(distributed, "tcp://here:1") == "client"
     asked.clear()
-    monkeypatch.setattr("tasks.cluster.ANSWER_S", -1.0)
+    monkeypatch.setattr("tasks.cluster.ALONE_S", -1.0)
     with pytest.raises(RunFailed, match=r"^the Dask scheduler at tcp://here:1 lets nobody in$"):
         _connected(distributed, "tcp://here:1")
 
